@@ -1,0 +1,18 @@
+/* log.h - one line an event on standard error: time, level, process, message, key=value pairs. */
+#pragma once
+#include "engine/base/status.h"
+
+enum log_level { LOG_DEBUG, LOG_INFO, LOG_WARN, LOG_ERROR };
+
+/* Name of the process and the lowest level that is shown; MILLRACE_LOG (debug, info, warn, error)
+ * overrides the level. `process` must outlive the process. */
+void log_open(const char *process, enum log_level lowest);
+
+void log_line(enum log_level level, const char *message, const char *format, ...) PRINTF_LIKE(3, 4);
+
+/* log_info("prefill done", "prompt_tokens=%zu elapsed_ms=%.1f", n, ms); text values are quoted by
+ * the caller where they may hold blanks. */
+#define log_debug(message, ...) log_line(LOG_DEBUG, (message), __VA_ARGS__)
+#define log_info(message, ...) log_line(LOG_INFO, (message), __VA_ARGS__)
+#define log_warn(message, ...) log_line(LOG_WARN, (message), __VA_ARGS__)
+#define log_error(message, ...) log_line(LOG_ERROR, (message), __VA_ARGS__)

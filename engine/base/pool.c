@@ -1,0 +1,157 @@
+#include "engine/base/pool.h"
+#include "engine/base/clock.h"
+#include "engine/base/heap.h"
+#include <assert.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+/* Workers spin this long for the next job before they sleep: jobs of one step follow each other
+ * within microseconds, but a spinning pool would starve the gateway of a two-core box. */
+#define SPIN_US 50
+
+struct worker {
+    struct pool *pool;
+    pthread_t thread;
+    size_t index;
+};
+
+struct pool {
+    size_t n_threads;
+    struct worker *workers; /* [n_threads - 1] */
+
+    pool_work *work;
+    void *context;
+    size_t n, grain;
+    atomic_size_t next;    /* first element nobody has taken */
+    atomic_size_t running; /* workers that have not finished the job */
+    atomic_uint job;       /* counts jobs; a change is the starting signal */
+    atomic_bool closing;
+
+    pthread_mutex_t mutex; /* guards the two conditions only */
+    pthread_cond_t wake;
+    pthread_cond_t done;
+};
+
+static void work_on(struct pool *pool, size_t thread)
+{
+    for (;;) {
+        size_t begin = atomic_fetch_add(&pool->next, pool->grain);
+        if (begin >= pool->n)
+            return;
+        size_t end = begin + pool->grain < pool->n ? begin + pool->grain : pool->n;
+        pool->work(pool->context, begin, end, thread);
+    }
+}
+
+static void wait_for_job(struct pool *pool, unsigned seen)
+{
+    int64_t until = clock_now_us() + SPIN_US;
+
+    while (clock_now_us() < until)
+        if (atomic_load(&pool->job) != seen)
+            return;
+    (void)pthread_mutex_lock(&pool->mutex);
+    while (atomic_load(&pool->job) == seen)
+        (void)pthread_cond_wait(&pool->wake, &pool->mutex);
+    (void)pthread_mutex_unlock(&pool->mutex);
+}
+
+static void *worker_main(void *argument)
+{
+    struct worker *worker = argument;
+    struct pool *pool = worker->pool;
+    unsigned seen = 0;
+
+    for (;;) {
+        wait_for_job(pool, seen);
+        seen++;
+        if (atomic_load(&pool->closing))
+            return NULL;
+        work_on(pool, worker->index);
+        if (atomic_fetch_sub(&pool->running, 1) == 1) {
+            (void)pthread_mutex_lock(&pool->mutex);
+            (void)pthread_cond_signal(&pool->done);
+            (void)pthread_mutex_unlock(&pool->mutex);
+        }
+    }
+}
+
+static void start_job(struct pool *pool)
+{
+    (void)pthread_mutex_lock(&pool->mutex);
+    atomic_fetch_add(&pool->job, 1);
+    (void)pthread_cond_broadcast(&pool->wake);
+    (void)pthread_mutex_unlock(&pool->mutex);
+}
+
+struct pool *pool_new(size_t n_threads)
+{
+    assert(n_threads >= 1);
+    struct pool *pool = heap_new(1, sizeof *pool);
+    pool->n_threads = n_threads;
+    pool->workers = heap_array(struct worker, n_threads - 1);
+    (void)pthread_mutex_init(&pool->mutex, NULL);
+    (void)pthread_cond_init(&pool->wake, NULL);
+    (void)pthread_cond_init(&pool->done, NULL);
+    for (size_t i = 0; i + 1 < n_threads; i++) {
+        pool->workers[i] = (struct worker){.pool = pool, .index = i + 1};
+        int failed = pthread_create(&pool->workers[i].thread, NULL, worker_main, &pool->workers[i]);
+        assert(!failed);
+    }
+    return pool;
+}
+
+void pool_free(struct pool *pool)
+{
+    if (!pool)
+        return;
+    atomic_store(&pool->closing, true);
+    start_job(pool);
+    for (size_t i = 0; i + 1 < pool->n_threads; i++)
+        (void)pthread_join(pool->workers[i].thread, NULL);
+    (void)pthread_mutex_destroy(&pool->mutex);
+    (void)pthread_cond_destroy(&pool->wake);
+    (void)pthread_cond_destroy(&pool->done);
+    heap_free(pool->workers);
+    heap_free(pool);
+}
+
+size_t pool_threads(const struct pool *pool)
+{
+    return pool ? pool->n_threads : 1;
+}
+
+static void wait_for_workers(struct pool *pool)
+{
+    int64_t until = clock_now_us() + SPIN_US;
+
+    while (clock_now_us() < until)
+        if (atomic_load(&pool->running) == 0)
+            return;
+    (void)pthread_mutex_lock(&pool->mutex);
+    while (atomic_load(&pool->running) != 0)
+        (void)pthread_cond_wait(&pool->done, &pool->mutex);
+    (void)pthread_mutex_unlock(&pool->mutex);
+}
+
+void pool_run(struct pool *pool, size_t n, size_t grain, pool_work *work, void *context)
+{
+    assert(grain > 0);
+    if (n == 0)
+        return;
+    if (!pool || pool->n_threads == 1 || n <= grain) {
+        for (size_t begin = 0; begin < n; begin += grain)
+            work(context, begin, begin + grain < n ? begin + grain : n, 0);
+        return;
+    }
+    pool->work = work;
+    pool->context = context;
+    pool->n = n;
+    pool->grain = grain;
+    atomic_store(&pool->next, 0);
+    atomic_store(&pool->running, pool->n_threads - 1);
+    start_job(pool);
+    work_on(pool, 0);
+    wait_for_workers(pool);
+}

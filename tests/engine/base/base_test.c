@@ -1,0 +1,173 @@
+/* The foundation: status, heap guard, arena, bytes, UTF-8, pool. */
+#include "engine/base/arena.h"
+#include "engine/base/bytes.h"
+#include "engine/base/heap.h"
+#include "engine/base/pool.h"
+#include "engine/base/status.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+static void test_status_keeps_the_outermost_first(void **state)
+{
+    (void)state;
+    struct status st = {0};
+
+    assert_false(status_fail(&st, STATUS_CORRUPT, "shorter than %d bytes", 4));
+    assert_false(status_wrap(&st, "header"));
+    assert_false(status_wrap(&st, "weights '%s'", "a.gguf"));
+    assert_int_equal(st.code, STATUS_CORRUPT);
+    assert_string_equal(st.text, "weights 'a.gguf': header: shorter than 4 bytes");
+    for (int i = 0; i < 100; i++)
+        assert_false(status_wrap(&st, "a long, long, long, long, long, long outer part %d", i));
+    assert_true(strlen(st.text) < sizeof st.text);
+    assert_string_equal(status_name(STATUS_POISON), "poison");
+    assert_string_equal(status_name((enum status_code)999), "unknown");
+}
+
+static void allocate_under_guard(void)
+{
+    (void)close(STDERR_FILENO);
+    heap_guard_on("test");
+    heap_free(heap_new(1, 1));
+}
+
+static void overflow(void)
+{
+    (void)close(STDERR_FILENO);
+    heap_free(heap_new((size_t)1 << 40, (size_t)1 << 40));
+}
+
+static bool aborts(void (*body)(void))
+{
+    pid_t child = fork();
+    int how = 0;
+
+    if (child == 0) {
+        body();
+        _exit(0);
+    }
+    (void)waitpid(child, &how, 0);
+    return WIFSIGNALED(how) && WTERMSIG(how) == SIGABRT;
+}
+
+static void test_heap_guard_and_overflow_abort(void **state)
+{
+    (void)state;
+    assert_true(aborts(allocate_under_guard));
+    assert_true(aborts(overflow));
+}
+
+static void test_arena_is_bounded_and_aligned(void **state)
+{
+    (void)state;
+    struct arena arena;
+
+    arena_init(&arena, 1000);
+    assert_null(arena_try(&arena, 1001, 1));
+    assert_null(arena_try(&arena, (size_t)1 << 33, (size_t)1 << 33));
+    char *a = arena_array(&arena, char, 10);
+    char *b = arena_array(&arena, char, 10);
+    assert_int_equal((uintptr_t)a % ARENA_ALIGN, 0);
+    assert_true(b >= a + 10);
+    assert_null(arena_try(&arena, 950, 1));
+    arena_reset(&arena);
+    assert_non_null(arena_try(&arena, 900, 1));
+    arena_clear(&arena);
+}
+
+static void test_buffer_grows(void **state)
+{
+    (void)state;
+    struct buffer buffer = {0};
+
+    for (int i = 0; i < 1000; i++)
+        buffer_printf(&buffer, "%d,", i % 10);
+    assert_int_equal(buffer.size, 2000);
+    assert_memory_equal(buffer.data + 1996, "8,9,", 4);
+    buffer_clear(&buffer);
+    assert_null(buffer.data);
+}
+
+static void test_utf8(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "\x80", "\xC0\x80",         "\xC1\xBF", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80",
+        "\xF5", "\xF0\x80\x80\x80", "\xE2\x82", "\xFF"};
+    uint8_t bytes[4];
+    uint32_t back;
+
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(utf8_valid_prefix((const uint8_t *)bad[i], strlen(bad[i])), 0);
+    for (uint32_t code = 0; code <= 0x10FFFF; code++) {
+        if (code >= 0xD800 && code <= 0xDFFF)
+            continue;
+        size_t n = utf8_encode(code, bytes);
+        assert_int_equal(utf8_decode(bytes, n, &back), n);
+        assert_int_equal(back, code);
+        assert_int_equal(utf8_decode(bytes, n - 1, &back), 0);
+    }
+}
+
+static void count(void *context, size_t begin, size_t end, size_t thread)
+{
+    unsigned char *seen = context;
+
+    (void)thread;
+    for (size_t i = begin; i < end; i++)
+        seen[i]++;
+}
+
+static void test_pool_covers_every_element_once(void **state)
+{
+    (void)state;
+    enum { N = 10007 };
+    static unsigned char seen[N];
+
+    for (size_t threads = 1; threads <= 4; threads++) {
+        struct pool *pool = pool_new(threads);
+        for (int round = 0; round < 200; round++) {
+            memset(seen, 0, sizeof seen);
+            pool_run(pool, N, (size_t)round * 7 + 1, count, seen);
+            for (size_t i = 0; i < N; i++)
+                assert_int_equal(seen[i], 1);
+        }
+        pool_free(pool);
+    }
+}
+
+static void test_files_have_a_limit(void **state)
+{
+    (void)state;
+    struct buffer out = {0};
+    struct status st = {0};
+
+    assert_false(bytes_read_file(&out, "/does/not/exist", 10, &st));
+    assert_int_equal(st.code, STATUS_SYSTEM);
+    assert_false(bytes_read_file(&out, "/proc/self/maps", 10, &st));
+    assert_int_equal(st.code, STATUS_TOO_LARGE);
+    assert_null(out.data);
+    assert_true(bytes_read_file(&out, "/proc/self/maps", 1 << 24, &st));
+    assert_true(out.size > 10);
+    buffer_clear(&out);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_status_keeps_the_outermost_first),
+        cmocka_unit_test(test_heap_guard_and_overflow_abort),
+        cmocka_unit_test(test_arena_is_bounded_and_aligned),
+        cmocka_unit_test(test_buffer_grows),
+        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_pool_covers_every_element_once),
+        cmocka_unit_test(test_files_have_a_limit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
