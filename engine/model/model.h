@@ -1,0 +1,58 @@
+/* model.h - a decoder: prompts in, logits out; the table of architectures. */
+#pragma once
+#include "engine/base/status.h"
+#include <stddef.h>
+#include <stdint.h>
+
+struct model;
+struct sequence; /* one timeline of tokens with its keys and values */
+struct pool;     /* engine/base/pool.h */
+struct weights;  /* engine/weights/weights.h */
+struct hparams;  /* engine/model/hparams.h */
+
+struct model_options {
+    bool exact;         /* activations stay float32; else they are rounded to 8 bits per block
+                           against quantized weights */
+    size_t rows_max;    /* tokens computed together at most (a chunk or a batch) */
+    size_t context_max; /* positions of one sequence */
+    size_t kv_bytes;    /* memory for keys and values of all sequences together */
+};
+
+/* Borrow the tensors of a decoder; refuses, naming it, what is missing or has another shape. The
+ * weights and the pool (may be NULL) must outlive the model. */
+MUST_CHECK bool model_open(struct model **out, const struct weights *w, struct pool *pool,
+                           const struct model_options *options, struct status *st);
+void model_close(struct model *m);
+const struct hparams *model_hparams(const struct model *m);
+/* Build, kernel set, precision and key/value type: equal text means equal bits for equal input. */
+const char *model_numerics(const struct model *m);
+
+/* STATUS_BUSY when tokens_max more positions do not fit into kv_bytes. */
+MUST_CHECK bool sequence_new(struct sequence **out, struct model *m, size_t tokens_max,
+                             struct status *st);
+void sequence_free(struct sequence *s);
+size_t sequence_length(const struct sequence *s); /* tokens read so far */
+
+/* A token, or a soft slot, to be read next. */
+struct model_input {
+    struct sequence *sequence;
+    int32_t id;        /* of a token; ignored when soft is there */
+    const float *soft; /* [width]: taken as it is, not scaled */
+    int32_t block;     /* -1; slots of one picture share a number >= 0 and must be in one forward */
+    float *logits; /* [vocabulary] to be filled, soft-capped, suppressed ids -infinity; or NULL */
+};
+
+/* One pass through the layers for up to rows_max tokens, with its own scratch memory. Several may
+ * be under way in turn (a long prefill, and decode steps between), as long as a sequence is in one
+ * only. */
+struct forward;
+struct forward *forward_new(struct model *m, size_t rows_max);
+void forward_free(struct forward *f);
+
+/* Begin reading inputs [n], 1 <= n <= rows_max, each sequence's inputs in order and together; they
+ * may belong to several sequences. Then call forward_advance until it returns true: it works for
+ * about budget_us and returns at the next border of a layer or tile. Where it returns never changes
+ * a number. forward_abandon drops an unfinished pass: the sequences are as before it. */
+void forward_begin(struct forward *f, const struct model_input *inputs, size_t n);
+bool forward_advance(struct forward *f, int64_t budget_us);
+void forward_abandon(struct forward *f);

@@ -1,0 +1,70 @@
+/* weights.h - a model file, mapped read-only: metadata by key, tensors by name and expected shape.
+ */
+#pragma once
+#include "engine/base/bytes.h"
+#include "engine/base/status.h"
+#include "engine/quant/quant.h"
+#include <stddef.h>
+#include <stdint.h>
+
+#define WEIGHTS_DIMS_MAX 4
+
+struct weights; /* opaque: one file, or all the pieces of a split one */
+
+/* A tensor as stored; dims[0] is the contiguous axis. Valid until weights_close. */
+struct tensor_view {
+    const char *name;
+    const struct quant_row *type;
+    size_t n_dims;
+    size_t dims[WEIGHTS_DIMS_MAX]; /* 1 beyond n_dims */
+    const void *data;
+    size_t size_bytes;
+};
+
+/* Map a file (or, given the first piece of a split file, all pieces) and check every count, offset,
+ * name and type in it. The error names the field. *out is untouched on failure. */
+MUST_CHECK bool weights_open(struct weights **out, const char *path, struct status *st);
+void weights_close(struct weights *w); /* NULL does nothing */
+
+const char *weights_path(const struct weights *w);
+size_t weights_size_bytes(const struct weights *w); /* of all pieces on disk */
+
+/* Tensors. weights_find gives NULL when there is none of that name. weights_borrow fails unless the
+ * tensor is there with exactly these dims; `dims` as stored, the contiguous axis first. */
+size_t weights_tensors(const struct weights *w);
+const struct tensor_view *weights_at(const struct weights *w, size_t index);
+const struct tensor_view *weights_find(const struct weights *w, const char *name);
+MUST_CHECK bool weights_borrow(const struct weights *w, const char *name, const size_t *dims,
+                               size_t n_dims, const struct tensor_view **out, struct status *st);
+/* The same for a float32 vector of n values. */
+MUST_CHECK bool weights_borrow_f32(const struct weights *w, const char *name, size_t n,
+                                   const float **out, struct status *st);
+
+/* Metadata. `weights_has` tells whether a key is there. The getters fail (STATUS_CORRUPT) when the
+ * key is missing or its value does not convert without loss; any integer type is taken for u64. */
+bool weights_has(const struct weights *w, const char *key);
+MUST_CHECK bool weights_u64(const struct weights *w, const char *key, uint64_t *out,
+                            struct status *st);
+MUST_CHECK bool weights_f64(const struct weights *w, const char *key, double *out,
+                            struct status *st);
+MUST_CHECK bool weights_bool(const struct weights *w, const char *key, bool *out,
+                             struct status *st);
+MUST_CHECK bool weights_string(const struct weights *w, const char *key, struct span *out,
+                               struct status *st);
+
+/* Arrays. weights_array_length: 0 when missing or no array (weights_is_array tells which).
+ * Element getters: index < length is the caller's duty; strings are O(1). */
+bool weights_is_array(const struct weights *w, const char *key);
+size_t weights_array_length(const struct weights *w, const char *key);
+MUST_CHECK bool weights_array_i64(const struct weights *w, const char *key, size_t n, int64_t *out,
+                                  struct status *st);
+MUST_CHECK bool weights_array_f64(const struct weights *w, const char *key, size_t n, double *out,
+                                  struct status *st);
+MUST_CHECK bool weights_array_strings(const struct weights *w, const char *key, size_t n,
+                                      struct span *out, struct status *st);
+
+/* Listing for `inspect`: the metadata keys in file order, each value shown in at most `size` bytes.
+ */
+size_t weights_keys(const struct weights *w);
+void weights_show_key(const struct weights *w, size_t index, const char **out_key, char *out_value,
+                      size_t size);
