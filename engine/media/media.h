@@ -41,12 +41,14 @@ void image_resize(uint8_t *out, size_t out_height, size_t out_width, const uint8
  *   out [(height / tile) * (width / tile)][3 * tile * tile], in [height][width][3] */
 void image_patches(float *out, const uint8_t *in, size_t height, size_t width, size_t tile_px);
 
-/* A picture at its target size to soft tokens.
- *   out [tokens][width], rgb [height][width][3]; tokens = (height / tile) * (width / tile).
- * The numbers of a token do not depend on the other tokens. Fails when the grid exceeds the tables.
- */
+/* Some soft tokens of a picture at its target size: `count` of them from `first` on, in raster order
+ * of the tiles.
+ *   out [count][width], rgb [height][width][3]; there are (height / tile) * (width / tile) tokens.
+ * The numbers of a token do not depend on how the picture is cut into calls. Fails when the grid
+ * exceeds the position tables. */
 MUST_CHECK bool image_embed(const struct projector *p, float *out, const uint8_t *rgb,
-                            size_t height, size_t width, struct status *st);
+                            size_t height, size_t width, size_t first, size_t count,
+                            struct status *st);
 
 /* Soft tokens of n samples: ceil(n / samples_per_token). */
 size_t audio_tokens(const struct media_shape *shape, size_t n_samples);
