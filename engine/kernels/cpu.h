@@ -1,0 +1,17 @@
+/* cpu.h - which instruction sets this machine has. */
+#pragma once
+#include <stdint.h>
+
+/* Bits of what a kernel needs. AVX2 stands for AVX2, FMA and F16C together. */
+enum cpu_feature {
+    CPU_AVX2 = 1 << 0,
+    CPU_AVX512 = 1 << 1, /* F, BW, DQ, VL */
+    CPU_VNNI = 1 << 2,   /* AVX512-VNNI */
+    CPU_NEON = 1 << 3,
+};
+
+/* What this machine has, less what the mask takes away. */
+uint32_t cpu_features(void);
+
+/* For tests: only these features are seen by tables that are asked from now on. */
+void cpu_set_mask(uint32_t mask);

@@ -1,0 +1,66 @@
+/* kernels.h - TABLES: operation x storage type x instruction set -> function, one thread each.
+ *
+ * `_c` is the meaning of an operation. Sums have one fixed order within a kernel set. Integer
+ * products, norms, gelu, soft-cap and rope give the same bits in every set; float32 products and
+ * attention may differ between sets in the last bits.
+ * Models use engine/ops; this is the level below it. */
+#pragma once
+#include "engine/kernels/attend.h"
+#include "engine/quant/quant.h"
+#include <stddef.h>
+#include <stdint.h>
+
+/* Rows of a matrix as stored. */
+struct weight_rows {
+    const struct quant_row *type;
+    const void *data; /* [n_out][row_bytes] */
+    size_t row_bytes;
+    size_t width;      /* values in a row */
+    size_t begin, end; /* output rows to be made */
+};
+
+/* Activations: x always; q and scale for a kernel that multiplies rounded ones. */
+struct act_rows {
+    size_t rows, width;
+    const float *x;     /* [rows][width] */
+    const int8_t *q;    /* [rows][width], -127 .. 127 */
+    const float *scale; /* [rows][width / block] */
+    const int32_t *sum; /* [rows][width / block] of q */
+    size_t block;       /* values that share a scale: 32 or 256; 0: not rounded */
+};
+
+/* out[r * stride + i] for begin <= i < end. */
+typedef void matmul_kernel(float *out, size_t stride, const struct weight_rows *w,
+                           const struct act_rows *x);
+
+/* Best first: the first row of a storage type whose needs this CPU meets is taken. */
+struct matmul_row {
+    enum dtype dtype;
+    uint32_t needs;   /* enum cpu_feature */
+    size_t act_block; /* 0: float32 activations; 32 or 256: rounded in blocks of so many values */
+    matmul_kernel *run;
+    const char *name;
+};
+
+/* The kernel for float32 activations (act_block 0) always exists; with `rounded`, the one for
+ * rounded activations, or NULL when the type has none. */
+const struct matmul_row *matmul_find(enum dtype dtype, bool rounded);
+
+/* Everything that is not tied to a storage type of weights. */
+struct kernel_set {
+    const char *name; /* "avx2" */
+    uint32_t needs;
+    /* x [n] -> q [n], scale [n / block], sum [n / block]; scale = max |x| / 127, for blocks of 32
+     * rounded to a half float after use */
+    void (*round_row)(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n,
+                      size_t block);
+    void (*rmsnorm)(float *out, const float *x, const float *weight, size_t n, float epsilon);
+    void (*add_scale)(float *x, const float *y, size_t n, float scale);
+    void (*gelu_mul)(float *out, const float *gate, const float *up, size_t n);
+    void (*softcap)(float *x, size_t n, float cap);
+    void (*rope)(float *x, const float *cos, const float *sin, size_t heads, size_t half);
+    void (*attend)(const struct attend_task *task);
+};
+
+/* The best set for this CPU. Static. */
+const struct kernel_set *kernels_find(void);

@@ -1,0 +1,83 @@
+/* ops.h - the verbs that models are written in, on plain float32 arrays, split over the pool.
+ *
+ * Every number is summed in one order that depends on its own row, column or query only: never on
+ * how many rows came together, where a range was cut, or how many threads there are.
+ * Work is split by output rows, tokens and heads, never inside a sum. */
+#pragma once
+#include "engine/base/status.h"
+#include "engine/kernels/attend.h" /* attend_shape, attend_query */
+#include "engine/quant/quant.h"
+#include <stddef.h>
+#include <stdint.h>
+
+struct ops;
+struct pool;        /* engine/base/pool.h */
+struct tensor_view; /* engine/weights/weights.h */
+
+enum precision {
+    PRECISION_EXACT, /* activations stay float32 */
+    PRECISION_FAST,  /* activations are rounded to 8 bits per block where weights are quantized */
+};
+
+/* The pool (may be NULL) must outlive it. The kernel set is the best this CPU has. */
+struct ops *ops_new(struct pool *pool, enum precision precision);
+void ops_free(struct ops *ops);
+/* Kernel set and precision, for logs and `numerics`: "avx2 fast". As long as ops. */
+const char *ops_name(const struct ops *ops);
+
+/* Activations on their way into products. Set once, multiplied with many matrices (q, k and v) and
+ * in many ranges of rows: rounded at most once per kind of block, when first needed. */
+struct activations;
+struct activations *activations_new(size_t rows_max, size_t width_max);
+void activations_free(struct activations *a);
+/* x [rows][width], borrowed until the next set; it must not change in between. */
+void activations_set(struct activations *a, const float *x, size_t rows, size_t width);
+
+/* out[r][i] = sum over j of w[i][j] x[r][j], for begin <= i < end.
+ *
+ *   out [rows][stride]   column i of a row is output row i of w, also when begin > 0
+ *   w   dims [width][n_out], any storage type with a to_f32
+ *
+ * A caller that must not be away for long cuts [0, n_out) where it likes. */
+void ops_matmul(const struct ops *ops, float *out, size_t stride, const struct tensor_view *w,
+                size_t begin, size_t end, struct activations *x);
+
+/* Row `row` of a matrix as float32 (an embedding): out [dims[0]]. */
+void ops_row(float *out, const struct tensor_view *w, size_t row);
+
+/* out = x / sqrt(mean(x^2) + epsilon) * weight, over each row.
+ *   out, x [rows][width], may be the same; weight [width], NULL: none */
+void ops_rmsnorm(const struct ops *ops, float *out, const float *x, const float *weight,
+                 size_t rows, size_t width, float epsilon);
+
+/* x = (x + y) * scale, x and y [n]. */
+void ops_add_scale(const struct ops *ops, float *x, const float *y, size_t n, float scale);
+
+/* out = gelu_tanh(gate) * up, all [n], out may be gate or up. up NULL: gelu_tanh alone. */
+void ops_gelu_mul(const struct ops *ops, float *out, const float *gate, const float *up, size_t n);
+
+/* x = cap * tanh(x / cap), x [n], in place. */
+void ops_softcap(const struct ops *ops, float *x, size_t n, float cap);
+
+/* Frequencies of the rotary embedding, in two float32 steps (spec model.md section 3.2).
+ *   out [head_dim / 2]; divisors [head_dim / 2] of the file's rope_freqs, NULL: none */
+void ops_rope_frequencies(float *out, size_t head_dim, float theta, const float *divisors);
+
+/* cos and sin of float32(position * frequency): once per forward pass and kind of layer.
+ *   cos, sin [rows][half]; positions [rows], 0 <= position < 2^24; frequencies [half] */
+void ops_rope_angles(float *cos, float *sin, const int32_t *positions, size_t rows,
+                     const float *frequencies, size_t half);
+
+/* Rotate each head in place; element j turns with element j + half.
+ *   x [rows][heads][2 * half]; cos, sin [rows][half] */
+void ops_rope(const struct ops *ops, float *x, const float *cos, const float *sin, size_t rows,
+              size_t heads, size_t half);
+
+/* Softmax attention with scale 1, for queries [n] of one layer (of any sequences). Scores are
+ * gathered page by page in ascending order. Cost: about n * heads * head_dim * (end - first) * 2
+ * multiplications; a caller that must not be away for long gives fewer queries. */
+void ops_attend(const struct ops *ops, const struct attend_shape *shape,
+                const struct attend_query *queries, size_t n);
+
+/* Index of the largest value (the first of equal ones; NaN never wins), n >= 1. */
+size_t ops_argmax(const float *x, size_t n);
