@@ -16,6 +16,7 @@
 #define SEAT_MAX 96
 #define NUMERICS_MAX 96
 #define BEAT_RIDS_MAX 64
+#define SLOTS_MAX 256 /* jobs that a worker holds at once */
 
 struct rid {
     uint8_t bytes[16];
@@ -95,7 +96,9 @@ struct head {
     size_t n_blobs;
 };
 
-/* Bytes shared by count: a blob is received once and sent on without a copy. Not thread safe. */
+/* Bytes shared by count: a blob is received once and sent on without a copy. The data starts at a
+ * multiple of 8. Keep and drop may be called from any thread (ZeroMQ's lets go of what it has
+ * sent); a blob that has more than one user is only read. */
 struct blob;
 struct blob *blob_new(size_t size); /* zero-filled is not promised */
 struct blob *blob_copy(const void *data, size_t size);
@@ -103,7 +106,8 @@ struct blob *blob_keep(struct blob *blob); /* one more user */
 void blob_drop(struct blob *blob);         /* one less; NULL does nothing */
 uint8_t *blob_data(struct blob *blob);
 size_t blob_size(const struct blob *blob);
-/* Bytes that somebody else owns, with a function that lets go of them (link.c: a ZeroMQ frame). */
+/* Bytes that somebody else owns, with a function that lets go of them (link.c: a ZeroMQ frame).
+ * release may be called from any thread. */
 struct blob *blob_wrap(void *data, size_t size, void (*release)(void *context), void *context);
 
 /* A message; blobs [head.n_blobs], one use of each is the message's. Large: keep it on the heap or

@@ -23,8 +23,17 @@ struct stage_hello {
     uint32_t slots; /* jobs at once: the first credit; each ended job gives one back */
 };
 
+/* One row of a stage's own options, for --help and to refuse what is unknown. */
+struct stage_option_row {
+    const char *name;  /* without the dashes */
+    const char *value; /* what --help calls its value: "FILE" */
+    const char *what;  /* one line */
+};
+
 struct stage {
-    const char *name;
+    const char *name;  /* in pipelines and on the wire */
+    const char *about; /* what the program does, a sentence or two, for --help; may be NULL */
+    const struct stage_option_row *options; /* ends with a row without name; NULL: none but ours */
     bool (*open)(void **out_self, const struct stage_options *options, struct stage_hello *hello,
                  struct status *st);
     /* A job. False: the job has failed, with st and *fault; stage.c says so. True: results come now
@@ -52,9 +61,18 @@ struct stage {
 void outbox_result_take(struct outbox *out, struct rid rid, uint32_t epoch, struct msg *msg);
 void outbox_fail(struct outbox *out, struct rid rid, uint32_t epoch, enum fault fault,
                  const struct status *st);
-void outbox_work(struct outbox *out); /* moves the beat's counter */
+/* Moves the beat's counter, and sends the beat when it is due: a job that works for longer than
+ * half a second without returning calls this now and then, or it is taken for dead after two. */
+void outbox_work(struct outbox *out);
 /* Milliseconds left of a held job's deadline; negative: over. */
 int64_t outbox_ms_left(const struct outbox *out, struct rid rid, uint32_t epoch);
 
-/* Runs until SIGTERM, SIGINT, drain, or the end of its parent. Returns the exit status. */
+/* Runs until SIGTERM, SIGINT, the end of what it holds after `drain`, or the end of its parent
+ * (with
+ * --start, which a supervisor gives). The exit status: 0, or one of these. */
+enum stage_exit {
+    STAGE_EXIT_FAILED = 1,   /* could not open, or lost its link for good */
+    STAGE_EXIT_REFUSED = 2,  /* the gateway does not want it; starting it again will not help */
+    STAGE_EXIT_OPTIONS = 64, /* options make no sense */
+};
 int stage_main(const struct stage *stage, int argc, char **argv);
