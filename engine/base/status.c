@@ -21,7 +21,7 @@ static const char *const names[STATUS_CODES] = {
     [STATUS_TOO_LARGE] = "too_large",
 };
 
-bool status_fail(struct status *st, enum status_code code, const char *format, ...)
+void status_set(struct status *st, enum status_code code, const char *format, ...)
 {
     va_list args;
 
@@ -30,10 +30,9 @@ bool status_fail(struct status *st, enum status_code code, const char *format, .
     va_start(args, format);
     (void)vsnprintf(st->text, sizeof st->text, format, args);
     va_end(args);
-    return false;
 }
 
-bool status_fail_sys(struct status *st, int sys, const char *format, ...)
+void status_set_sys(struct status *st, int sys, const char *format, ...)
 {
     char what[sizeof st->text];
     va_list args;
@@ -44,10 +43,9 @@ bool status_fail_sys(struct status *st, int sys, const char *format, ...)
     st->code = STATUS_SYSTEM;
     st->sys = sys;
     (void)snprintf(st->text, sizeof st->text, "%.150s: %.80s", what, strerror(sys));
-    return false;
 }
 
-bool status_wrap(struct status *st, const char *format, ...)
+void status_prepend(struct status *st, const char *format, ...)
 {
     char inner[sizeof st->text];
     char outer[sizeof st->text];
@@ -59,7 +57,6 @@ bool status_wrap(struct status *st, const char *format, ...)
     va_end(args);
     /* When both do not fit, the innermost is cut: the outer parts say where to look. */
     (void)snprintf(st->text, sizeof st->text, "%.100s: %.137s", outer, inner);
-    return false;
 }
 
 const char *status_name(enum status_code code)

@@ -31,15 +31,20 @@ struct status {
     char text[240]; /* outermost first: "weights 'a.gguf': header: shorter than 4 bytes" */
 };
 
-/* Record a failure. Always returns false, so that `return status_fail(...)` reads well. */
-bool status_fail(struct status *st, enum status_code code, const char *format, ...)
-    PRINTF_LIKE(3, 4);
+/* Record a failure. All three are false, so that `return status_fail(...)` reads well; they are
+ * macros so that compilers and analyzers see it. */
+#define status_fail(st, code, ...) (status_set((st), (code), __VA_ARGS__), false)
 
 /* As status_fail with STATUS_SYSTEM; the text of `sys` (an errno) is appended. */
-bool status_fail_sys(struct status *st, int sys, const char *format, ...) PRINTF_LIKE(3, 4);
+#define status_fail_sys(st, sys, ...) (status_set_sys((st), (sys), __VA_ARGS__), false)
 
-/* Put "format: " before the text that is there. Always returns false. */
-bool status_wrap(struct status *st, const char *format, ...) PRINTF_LIKE(2, 3);
+/* Put "format: " before the text that is there. */
+#define status_wrap(st, ...) (status_prepend((st), __VA_ARGS__), false)
+
+void status_set(struct status *st, enum status_code code, const char *format, ...)
+    PRINTF_LIKE(3, 4);
+void status_set_sys(struct status *st, int sys, const char *format, ...) PRINTF_LIKE(3, 4);
+void status_prepend(struct status *st, const char *format, ...) PRINTF_LIKE(2, 3);
 
 /* "invalid", "not_found", ...; "unknown" for a number that is none of ours. Static. */
 const char *status_name(enum status_code code);
