@@ -33,7 +33,7 @@ enum msg_kind {
     MSG_REFUSE,
     MSG_CREDIT,
     MSG_JOB,
-    MSG_MORE,
+    MSG_MORE_INPUT, /* "more"; MSG_MORE is a flag of sockets */
     MSG_RESULT,
     MSG_FAILED,
     MSG_CANCEL,
