@@ -6,7 +6,8 @@
 #include <stdint.h>
 
 struct tokenizer;
-struct weights; /* engine/weights/weights.h */
+struct vocabulary; /* engine/text/vocabulary.h */
+struct weights;    /* engine/weights/weights.h */
 
 /* The control tokens, found in the file by name. */
 enum special {
@@ -49,6 +50,9 @@ void ids_clear(struct ids *ids);
 /* Build from the tokenizer.ggml.* metadata of a model file; copies what it needs, so the weights
  * may be closed afterwards. Refuses a vocabulary without bytes, <bos>, turns or channel tokens. */
 MUST_CHECK bool tokenizer_new(struct tokenizer **out, const struct weights *w, struct status *st);
+/* The same from plain arrays, which it copies: what tokenizer_new does behind its door. */
+MUST_CHECK bool tokenizer_new_from(struct tokenizer **out, const struct vocabulary *v,
+                                   struct status *st);
 void tokenizer_free(struct tokenizer *t);
 
 size_t tokenizer_size(const struct tokenizer *t);                         /* ids are 0 .. size-1 */
