@@ -13,7 +13,8 @@ struct hparams;  /* engine/model/hparams.h */
 struct model_options {
     bool exact;         /* activations stay float32; else they are rounded to 8 bits per block
                            against quantized weights */
-    size_t rows_max;    /* tokens computed together at most (a chunk or a batch) */
+    size_t rows_max;    /* tokens computed together at most (a chunk or a batch); 0: no limit of its
+                           own. Whoever makes a pass keeps to it */
     size_t context_max; /* positions of one sequence */
     size_t kv_bytes;    /* memory for keys and values of all sequences together */
 };
@@ -23,9 +24,13 @@ struct model_options {
 MUST_CHECK bool model_open(struct model **out, const struct weights *w, struct pool *pool,
                            const struct model_options *options, struct status *st);
 void model_close(struct model *m);
+size_t model_rows_max(const struct model *m);
 const struct hparams *model_hparams(const struct model *m);
 /* Build, kernel set, precision and key/value type: equal text means equal bits for equal input. */
 const char *model_numerics(const struct model *m);
+
+/* Bytes that a sequence of tokens_max positions takes of kv_bytes. */
+size_t model_sequence_bytes(const struct model *m, size_t tokens_max);
 
 /* STATUS_BUSY when tokens_max more positions do not fit into kv_bytes. */
 MUST_CHECK bool sequence_new(struct sequence **out, struct model *m, size_t tokens_max,
@@ -56,3 +61,13 @@ void forward_free(struct forward *f);
 void forward_begin(struct forward *f, const struct model_input *inputs, size_t n);
 bool forward_advance(struct forward *f, int64_t budget_us);
 void forward_abandon(struct forward *f);
+
+/* Intermediate values of a pass as it goes, for comparison with a reference. values [rows][width]
+ * (valid during the call) of all rows, in the order of the inputs:
+ *   "embedding" and "hidden" (the normed stream; only rows that ask for logits), layer 0; and of
+ *   every layer "q", "k", "v" (turned, [heads][head_dim]), "attention", "after_attention" and "out"
+ *   (the residual stream). */
+typedef void forward_watch(void *context, size_t layer, const char *name, const float *values,
+                           size_t rows, size_t width);
+/* watch NULL: none. */
+void forward_trace(struct forward *f, forward_watch *watch, void *context);

@@ -1,0 +1,103 @@
+/* decoder.h - what model.c, forward.c and the architectures share; not for callers of the engine.
+ */
+#pragma once
+#include "engine/base/arena.h"
+#include "engine/kernels/attend.h"
+#include "engine/model/hparams.h"
+#include "engine/model/model.h"
+#include "engine/ops/ops.h"
+#include "engine/weights/weights.h"
+#include <stddef.h>
+#include <stdint.h>
+
+struct kv;      /* engine/model/kv.h */
+struct kv_line; /* engine/model/kv.h */
+struct forward;
+
+/* The weights of one layer; matrices have dims [in][out], in contiguous. */
+struct layer {
+    const float *attn_norm, *post_attn_norm, *ffn_norm, *post_ffn_norm; /* [width] */
+    const float *q_norm, *k_norm;                                       /* [head_dim] */
+    const struct tensor_view *q, *k, *v, *o; /* v NULL: values are the raw keys */
+    const struct tensor_view *gate, *up, *down;
+    float scale; /* of the residual stream after the layer */
+};
+
+/* One architecture. A pass is a list of steps per layer, each cut into tiles. */
+struct architecture {
+    const char *name; /* general.architecture */
+    /* Borrow the weights of layer i. */
+    bool (*borrow)(struct model *m, size_t i, struct status *st);
+    /* Do one tile of the current step of the current layer; true when the layer is finished. */
+    bool (*advance)(struct forward *f);
+};
+extern const struct architecture gemma4_architecture; /* gemma4.c */
+
+struct model {
+    const struct architecture *architecture;
+    const struct weights *weights;
+    struct hparams hp;
+    struct ops *ops;
+    struct kv *kv;
+    size_t rows_max, context_max;
+    const struct tensor_view *embedding; /* also the head */
+    const float *norm;                   /* [width] */
+    float embedding_scale;
+    float *frequencies[2]; /* of the rotary embedding: full layers, sliding ones; [head_dim / 2] */
+    size_t half[2];        /* head_dim / 2 of each; 0: no such layer */
+    struct layer *layer;
+    char numerics[160];
+};
+
+struct sequence {
+    struct model *model;
+    struct kv_line *line;
+    size_t length, tokens_max;
+    const struct forward *in; /* the pass that reads it now, or NULL */
+};
+
+/* How far a pass is. `at` counts what is done of the step: output rows of a product, tokens of all
+ * else. */
+struct cursor {
+    size_t layer, step, at;
+};
+
+/* A matrix of a model by name; refuses one of another shape or of a type that holds no weights. */
+MUST_CHECK bool decoder_borrow(const struct model *m, const char *name, size_t in, size_t out,
+                               const struct tensor_view **view, struct status *st);
+
+/* A pass of n rows (tokens). Arrays below are of the pass's arena, made anew by forward_begin. */
+struct forward {
+    struct model *model;
+    size_t rows_max, n;
+    bool active, head; /* head: the layers are done */
+    struct cursor cursor;
+    double cost_per_us; /* multiplications, as measured: sizes the tiles, never a number */
+    double tile_cost;   /* of the tile being done */
+
+    struct model_input *inputs;   /* [rows_max] */
+    int32_t *positions;           /* [rows_max] */
+    struct attend_query *queries; /* [rows_max] */
+    size_t *block_end; /* [rows_max] end of the positions a slot sees within its picture; or 0 */
+
+    struct arena arena;
+    float *x;                 /* [n][width] residual stream */
+    float *branch;            /* [n][width] what is added to it next, or its norm */
+    float *q, *k, *v, *heads; /* [n][heads or kv_heads][head_dim]; share memory with the MLP */
+    float *gate, *up;         /* [n][ff] */
+    float *cos[2], *sin[2];   /* [n][half], full and sliding */
+    float *logits;            /* [rows with logits][a tile of the vocabulary] */
+    size_t n_logits;
+    struct activations *act;
+
+    forward_watch *watch; /* NULL: none */
+    void *watch_context;
+};
+
+/* Show values [n][width] of the current layer to whoever traces the pass. */
+void forward_note(const struct forward *f, const char *name, const float *values, size_t n,
+                  size_t width);
+
+/* How many of `left` units of unit_cost multiplications each the next tile takes: what fits into
+ * about a tile's time, but at least `least` of them. */
+size_t forward_tile(struct forward *f, size_t left, double unit_cost, size_t least);

@@ -1,0 +1,267 @@
+/* gemma4.c - one layer of Gemma 4, to be read from top to bottom (spec model.md section 3.3).
+ *
+ * A layer is a list of steps, a step is done in tiles of about 10 ms. A step works on all rows of
+ * the pass; products go by output rows, the rest by tokens. */
+#include "engine/model/decoder.h"
+#include "engine/model/kv.h"
+#include <assert.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool borrow_vectors(struct model *m, size_t i, struct status *st)
+{
+    struct layer *layer = &m->layer[i];
+    size_t d = m->hp.layer[i].head_dim, width = m->hp.width;
+    const float *scale = NULL;
+    const struct {
+        const char *name;
+        size_t n;
+        const float **out;
+    } vectors[] = {
+        {"attn_norm", width, &layer->attn_norm},
+        {"post_attention_norm", width, &layer->post_attn_norm},
+        {"ffn_norm", width, &layer->ffn_norm},
+        {"post_ffw_norm", width, &layer->post_ffn_norm},
+        {"attn_q_norm", d, &layer->q_norm},
+        {"attn_k_norm", d, &layer->k_norm},
+        {"layer_output_scale", 1, &scale},
+    };
+
+    for (size_t v = 0; v < sizeof vectors / sizeof vectors[0]; v++) {
+        char name[64];
+        (void)snprintf(name, sizeof name, "blk.%zu.%s.weight", i, vectors[v].name);
+        if (!weights_borrow_f32(m->weights, name, vectors[v].n, vectors[v].out, st))
+            return false;
+    }
+    layer->scale = *scale;
+    return true;
+}
+
+static bool borrow(struct model *m, size_t i, struct status *st)
+{
+    const struct hparams_layer *shape = &m->hp.layer[i];
+    struct layer *layer = &m->layer[i];
+    size_t width = m->hp.width, ff = m->hp.ff;
+    size_t q = m->hp.heads * shape->head_dim, kv = shape->kv_heads * shape->head_dim;
+    const struct {
+        const char *name;
+        size_t in, out;
+        const struct tensor_view **view;
+    } matrices[] = {
+        {"attn_q", width, q, &layer->q},       {"attn_k", width, kv, &layer->k},
+        {"attn_v", width, kv, &layer->v},      {"attn_output", q, width, &layer->o},
+        {"ffn_gate", width, ff, &layer->gate}, {"ffn_up", width, ff, &layer->up},
+        {"ffn_down", ff, width, &layer->down},
+    };
+
+    for (size_t t = 0; t < sizeof matrices / sizeof matrices[0]; t++) {
+        char name[64];
+        if (matrices[t].view == &layer->v && !shape->value_own)
+            continue;
+        (void)snprintf(name, sizeof name, "blk.%zu.%s.weight", i, matrices[t].name);
+        if (!decoder_borrow(m, name, matrices[t].in, matrices[t].out, matrices[t].view, st))
+            return false;
+    }
+    return borrow_vectors(m, i, st);
+}
+
+/* ---- tiles: each does some of a step and says whether the step is done */
+
+static bool product(struct forward *f, float *out, size_t stride, const struct tensor_view *w)
+{
+    size_t n_out = w->dims[1];
+    size_t rows = forward_tile(f, n_out - f->cursor.at, (double)(f->n * w->dims[0]), 64);
+
+    ops_matmul(f->model->ops, out, stride, w, f->cursor.at, f->cursor.at + rows, f->act);
+    f->cursor.at += rows;
+    return f->cursor.at == n_out;
+}
+
+/* branch = RMSNorm_weight(x), ready to be multiplied. */
+static bool norm_before(struct forward *f, const float *weight)
+{
+    const struct hparams *hp = &f->model->hp;
+
+    ops_rmsnorm(f->model->ops, f->branch, f->x, weight, f->n, hp->width, hp->eps);
+    activations_set(f->act, f->branch, f->n, hp->width);
+    return true;
+}
+
+/* x = (x + RMSNorm_weight(branch)) * scale */
+static bool norm_after(struct forward *f, const float *weight, float scale, const char *name)
+{
+    const struct hparams *hp = &f->model->hp;
+
+    ops_rmsnorm(f->model->ops, f->branch, f->branch, weight, f->n, hp->width, hp->eps);
+    ops_add_scale(f->model->ops, f->x, f->branch, f->n * hp->width, scale);
+    forward_note(f, name, f->x, f->n, hp->width);
+    return true;
+}
+
+/* Normalise and turn the heads, and append keys and values to the sequences' lines. */
+static bool append(struct forward *f)
+{
+    const struct model *m = f->model;
+    size_t i = f->cursor.layer;
+    const struct hparams_layer *shape = &m->hp.layer[i];
+    const struct layer *layer = &m->layer[i];
+    size_t d = shape->head_dim, kv = shape->kv_heads, heads = m->hp.heads;
+    const float *cos = f->cos[shape->sliding], *sin = f->sin[shape->sliding];
+
+    /* The values first: without attn_v they are the keys before their norm and rotation. */
+    ops_rmsnorm(m->ops, f->v, layer->v ? f->v : f->k, NULL, f->n * kv, d, m->hp.eps);
+    ops_rmsnorm(m->ops, f->k, f->k, layer->k_norm, f->n * kv, d, m->hp.eps);
+    ops_rmsnorm(m->ops, f->q, f->q, layer->q_norm, f->n * heads, d, m->hp.eps);
+    ops_rope(m->ops, f->k, cos, sin, f->n, kv, d / 2);
+    ops_rope(m->ops, f->q, cos, sin, f->n, heads, d / 2);
+    forward_note(f, "q", f->q, f->n, heads * d);
+    forward_note(f, "k", f->k, f->n, kv * d);
+    forward_note(f, "v", f->v, f->n, kv * d);
+    for (size_t r = 0; r < f->n; r++)
+        kv_line_write(f->inputs[r].sequence->line, i, (size_t)f->positions[r], f->k + r * kv * d,
+                      f->v + r * kv * d);
+    return true;
+}
+
+/* What row r may see in this layer (spec model.md section 4): full layers the past; sliding layers
+ * the window's part of it, and the slots of the row's own picture that follow. */
+static struct attend_query query(const struct forward *f, size_t r)
+{
+    const struct hparams *hp = &f->model->hp;
+    const struct hparams_layer *shape = &hp->layer[f->cursor.layer];
+    const struct kv_line *line = f->inputs[r].sequence->line;
+    size_t position = (size_t)f->positions[r];
+    struct attend_query q = {
+        .q = f->q + r * hp->heads * shape->head_dim,
+        .out = f->heads + r * hp->heads * shape->head_dim,
+        .keys = kv_line_keys(line, f->cursor.layer),
+        .values = kv_line_values(line, f->cursor.layer),
+        .first = 0,
+        .end = position + 1,
+    };
+
+    if (shape->sliding) {
+        q.first = position >= hp->window ? position + 1 - hp->window : 0;
+        q.end = f->block_end[r] > q.end ? f->block_end[r] : q.end;
+    }
+    return q;
+}
+
+static bool attend(struct forward *f)
+{
+    const struct model *m = f->model;
+    const struct hparams_layer *layer = &m->hp.layer[f->cursor.layer];
+    struct attend_shape shape = {.heads = m->hp.heads,
+                                 .kv_heads = layer->kv_heads,
+                                 .head_dim = layer->head_dim,
+                                 .type = kv_type(m->kv)};
+    double unit = 2 * (double)(shape.heads * shape.head_dim);
+    size_t begin = f->cursor.at, rows, end;
+    double cost;
+
+    f->queries[begin] = query(f, begin);
+    cost = unit * (double)(f->queries[begin].end - f->queries[begin].first);
+    rows = forward_tile(f, f->n - begin, cost, 1);
+    end = begin + rows;
+    for (size_t r = begin + 1; r < end; r++)
+        f->queries[r] = query(f, r);
+    ops_attend(m->ops, &shape, f->queries + begin, rows);
+    f->cursor.at = end;
+    if (end < f->n)
+        return false;
+    activations_set(f->act, f->heads, f->n, shape.heads * shape.head_dim);
+    forward_note(f, "attention", f->heads, f->n, shape.heads * shape.head_dim);
+    return true;
+}
+
+static bool gated(struct forward *f)
+{
+    const struct model *m = f->model;
+    size_t ff = m->hp.ff, begin = f->cursor.at;
+    size_t rows = forward_tile(f, f->n - begin, 20 * (double)ff, 1);
+    float *gate = f->gate + begin * ff;
+
+    ops_gelu_mul(m->ops, gate, gate, f->up + begin * ff, rows * ff);
+    f->cursor.at += rows;
+    if (f->cursor.at < f->n)
+        return false;
+    activations_set(f->act, f->gate, f->n, ff);
+    return true;
+}
+
+enum step {
+    NORM_ATTENTION,
+    QUERIES,
+    KEYS,
+    VALUES,
+    APPEND,
+    ATTEND,
+    OUTPUT,
+    ADD_ATTENTION,
+    NORM_MLP,
+    GATE,
+    UP,
+    GATED,
+    DOWN,
+    ADD_MLP,
+    STEPS
+};
+
+/* The layer, step by step. */
+static bool tile(struct forward *f)
+{
+    const struct model *m = f->model;
+    const struct layer *layer = &m->layer[f->cursor.layer];
+    const struct hparams_layer *shape = &m->hp.layer[f->cursor.layer];
+    size_t q = m->hp.heads * shape->head_dim, kv = shape->kv_heads * shape->head_dim;
+
+    switch ((enum step)f->cursor.step) {
+    case NORM_ATTENTION:
+        return norm_before(f, layer->attn_norm);
+    case QUERIES:
+        return product(f, f->q, q, layer->q);
+    case KEYS:
+        return product(f, f->k, kv, layer->k);
+    case VALUES:
+        return !layer->v || product(f, f->v, kv, layer->v);
+    case APPEND:
+        return append(f);
+    case ATTEND:
+        return attend(f);
+    case OUTPUT:
+        return product(f, f->branch, m->hp.width, layer->o);
+    case ADD_ATTENTION:
+        return norm_after(f, layer->post_attn_norm, 1, "after_attention");
+    case NORM_MLP:
+        return norm_before(f, layer->ffn_norm);
+    case GATE:
+        return product(f, f->gate, m->hp.ff, layer->gate);
+    case UP:
+        return product(f, f->up, m->hp.ff, layer->up);
+    case GATED:
+        return gated(f);
+    case DOWN:
+        return product(f, f->branch, m->hp.width, layer->down);
+    case ADD_MLP:
+        return norm_after(f, layer->post_ffn_norm, layer->scale, "out");
+    case STEPS:
+        break;
+    }
+    assert(f->cursor.step < STEPS);
+    return true;
+}
+
+static bool advance(struct forward *f)
+{
+    if (!tile(f))
+        return false;
+    f->cursor.at = 0;
+    f->cursor.step++;
+    return f->cursor.step == STEPS;
+}
+
+const struct architecture gemma4_architecture = {
+    .name = "gemma4",
+    .borrow = borrow,
+    .advance = advance,
+};

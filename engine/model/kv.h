@@ -1,0 +1,59 @@
+/* kv.h - keys and values of the tokens read so far, in counted pages of 64 positions.
+ *
+ * There are two kinds of pages: one holds 64 positions of all sliding layers, the other of all full
+ * layers. A page of the sliding kind is let go when it is out of every window. Within a page each
+ * layer has its keys, then its values, each [kv_heads][64][head_dim] as engine/kernels/attend.h
+ * wants them. */
+#pragma once
+#include "engine/base/status.h"
+#include "engine/quant/quant.h"
+#include <stddef.h>
+
+#define KV_PAGE_TOKENS 64
+
+enum kv_kind { KV_SLIDING, KV_FULL, KV_KINDS };
+
+struct kv;      /* opaque: the pages of all sequences of a model, and their budget */
+struct kv_line; /* opaque: the pages of one sequence */
+struct hparams; /* engine/model/hparams.h, must outlive kv */
+
+/* type: DTYPE_F16 or DTYPE_F32. budget_bytes: of all lines together. */
+struct kv *kv_new(const struct hparams *hp, enum dtype type, size_t budget_bytes);
+void kv_free(struct kv *kv); /* no line may be left */
+
+enum dtype kv_type(const struct kv *kv);
+/* One page of that kind; 0 when the model has no layer of it. */
+size_t kv_page_bytes(const struct kv *kv, enum kv_kind kind);
+/* What a line for tokens_max positions reserves: pages for all of them in full layers, for a window
+ * and what 64 rows may add to it in sliding ones (spec model.md section 6.2). */
+size_t kv_line_bytes(const struct kv *kv, size_t tokens_max);
+size_t kv_reserved_bytes(const struct kv *kv);
+/* Pages of that kind that hold something now. */
+size_t kv_pages_used(const struct kv *kv, enum kv_kind kind);
+
+/* Beyond the budget: sliding pages that a pass of up to `rows` rows needs beside what its lines
+ * have reserved. Each kv_widen is undone by kv_narrow with the same number. */
+void kv_widen(struct kv *kv, size_t rows);
+void kv_narrow(struct kv *kv, size_t rows);
+
+/* STATUS_BUSY when its reservation exceeds what is left of the budget. The only calls that take
+ * heap memory are kv_new, kv_widen and this one. */
+MUST_CHECK bool kv_line_new(struct kv_line **out, struct kv *kv, size_t tokens_max,
+                            struct status *st);
+void kv_line_free(struct kv_line *line);
+
+/* Make room for positions before `end`, end <= tokens_max. */
+void kv_line_extend(struct kv_line *line, size_t end);
+
+/* Put key and value, both [kv_heads][head_dim], at a position there is room for. */
+void kv_line_write(struct kv_line *line, size_t layer, size_t position, const float *key,
+                   const float *value);
+
+/* Pages of a layer by number, for attend_query; NULL where there is none. Valid until the next
+ * extend or trim. */
+const void *const *kv_line_keys(const struct kv_line *line, size_t layer);
+const void *const *kv_line_values(const struct kv_line *line, size_t layer);
+
+/* Let go of pages that only hold positions from `length` on, or that no query at `length` or later
+ * can see. */
+void kv_line_trim(struct kv_line *line, size_t length);

@@ -1,0 +1,202 @@
+#include "engine/model/model.h"
+#include "engine/base/heap.h"
+#include "engine/model/decoder.h"
+#include "engine/model/kv.h"
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Counts changes of the decoder's own arithmetic (the order of its sums is the kernels'). */
+#define DECODER_NUMERICS 1
+
+static const struct architecture *const architectures[] = {
+    &gemma4_architecture,
+};
+
+static const struct architecture *find_architecture(const struct weights *w, struct status *st)
+{
+    struct span name = {0};
+
+    if (!weights_string(w, "general.architecture", &name, st))
+        return NULL;
+    for (size_t i = 0; i < sizeof architectures / sizeof architectures[0]; i++)
+        if (span_is(name, architectures[i]->name))
+            return architectures[i];
+    (void)status_fail(st, STATUS_UNSUPPORTED, "general.architecture: '%.*s' is not supported",
+                      (int)(name.size < 64 ? name.size : 64), (const char *)name.data);
+    return NULL;
+}
+
+bool decoder_borrow(const struct model *m, const char *name, size_t in, size_t out,
+                    const struct tensor_view **view, struct status *st)
+{
+    const struct tensor_view *found = NULL;
+
+    if (!weights_borrow(m->weights, name, (size_t[]){in, out}, 2, &found, st))
+        return false;
+    if (!found->type->to_f32)
+        return status_fail(st, STATUS_UNSUPPORTED, "tensor '%s': type %s holds no weights", name,
+                           found->type->name);
+    *view = found;
+    return true;
+}
+
+static bool check_heads(const struct hparams *hp, struct status *st)
+{
+    for (size_t i = 0; i < hp->layers; i++)
+        if (hp->layer[i].head_dim % 8 != 0 || hp->layer[i].head_dim > ATTEND_HEAD_DIM_MAX)
+            return status_fail(st, STATUS_UNSUPPORTED,
+                               "layer %zu: a head size of %zu is no multiple of 8 up to %d", i,
+                               hp->layer[i].head_dim, ATTEND_HEAD_DIM_MAX);
+    return true;
+}
+
+static bool check_options(const struct hparams *hp, const struct model_options *o,
+                          struct status *st)
+{
+    if (o->context_max < 1 || o->context_max > hp->context)
+        return status_fail(st, STATUS_LIMIT, "context: %zu tokens, the model was made for %zu",
+                           o->context_max, hp->context);
+    return true;
+}
+
+/* Divisors below 1 would turn faster than once per position, and make angles that the rotation is
+ * not made for. NULL when the file has none. */
+static bool read_divisors(const struct model *m, size_t n, const float **out, struct status *st)
+{
+    const char *name = "rope_freqs.weight";
+
+    *out = NULL;
+    if (n == 0 || !weights_find(m->weights, name))
+        return true;
+    if (!weights_borrow_f32(m->weights, name, n, out, st))
+        return false;
+    for (size_t j = 0; j < n; j++)
+        if (!((*out)[j] >= 1 && isfinite((*out)[j])))
+            return status_fail(st, STATUS_CORRUPT, "tensor '%s': element %zu is %g, expected >= 1",
+                               name, j, (double)(*out)[j]);
+    return true;
+}
+
+static bool make_frequencies(struct model *m, struct status *st)
+{
+    const struct hparams *hp = &m->hp;
+    const float *divisors = NULL;
+
+    for (size_t i = 0; i < hp->layers; i++)
+        m->half[hp->layer[i].sliding] = hp->layer[i].head_dim / 2;
+    if (!read_divisors(m, m->half[0], &divisors, st))
+        return false;
+    for (size_t kind = 0; kind < 2; kind++) {
+        m->frequencies[kind] = heap_array(float, m->half[kind]);
+        if (m->half[kind] > 0)
+            ops_rope_frequencies(m->frequencies[kind], 2 * m->half[kind],
+                                 kind ? hp->theta_sliding : hp->theta_full, kind ? NULL : divisors);
+    }
+    return true;
+}
+
+static bool borrow_weights(struct model *m, struct status *st)
+{
+    const struct hparams *hp = &m->hp;
+
+    m->layer = heap_array(struct layer, hp->layers);
+    if (!decoder_borrow(m, "token_embd.weight", hp->width, hp->vocabulary, &m->embedding, st) ||
+        !weights_borrow_f32(m->weights, "output_norm.weight", hp->width, &m->norm, st))
+        return false;
+    for (size_t i = 0; i < hp->layers; i++)
+        if (!m->architecture->borrow(m, i, st))
+            return false;
+    return make_frequencies(m, st);
+}
+
+bool model_open(struct model **out, const struct weights *w, struct pool *pool,
+                const struct model_options *options, struct status *st)
+{
+    struct model *m = heap_new(1, sizeof *m);
+    /* --exact keeps float32 in keys and values too: it is the mode of reference. */
+    enum dtype kv = options->exact ? DTYPE_F32 : DTYPE_F16;
+
+    m->weights = w;
+    m->architecture = find_architecture(w, st);
+    if (!m->architecture || !hparams_read(&m->hp, w, m->architecture->name, st) ||
+        !check_heads(&m->hp, st) || !check_options(&m->hp, options, st) || !borrow_weights(m, st))
+        goto fail;
+    m->embedding_scale = sqrtf((float)m->hp.width);
+    m->rows_max = options->rows_max;
+    m->context_max = options->context_max;
+    m->ops = ops_new(pool, options->exact ? PRECISION_EXACT : PRECISION_FAST);
+    m->kv = kv_new(&m->hp, kv, options->kv_bytes);
+    (void)snprintf(m->numerics, sizeof m->numerics, "decoder %d, %s, kv %s", DECODER_NUMERICS,
+                   ops_name(m->ops), options->exact ? "f32" : "f16");
+    *out = m;
+    return true;
+fail:
+    model_close(m);
+    return false;
+}
+
+void model_close(struct model *m)
+{
+    if (!m)
+        return;
+    kv_free(m->kv);
+    if (m->ops)
+        ops_free(m->ops);
+    for (size_t kind = 0; kind < 2; kind++)
+        heap_free(m->frequencies[kind]);
+    heap_free(m->layer);
+    heap_free(m);
+}
+
+size_t model_rows_max(const struct model *m)
+{
+    return m->rows_max;
+}
+
+const struct hparams *model_hparams(const struct model *m)
+{
+    return &m->hp;
+}
+
+const char *model_numerics(const struct model *m)
+{
+    return m->numerics;
+}
+
+size_t model_sequence_bytes(const struct model *m, size_t tokens_max)
+{
+    return kv_line_bytes(m->kv, tokens_max);
+}
+
+bool sequence_new(struct sequence **out, struct model *m, size_t tokens_max, struct status *st)
+{
+    struct kv_line *line = NULL;
+    struct sequence *s;
+
+    assert(tokens_max >= 1);
+    if (tokens_max > m->context_max)
+        return status_fail(st, STATUS_LIMIT, "%zu tokens, the context holds %zu", tokens_max,
+                           m->context_max);
+    if (!kv_line_new(&line, m->kv, tokens_max, st))
+        return false;
+    s = heap_new(1, sizeof *s);
+    *s = (struct sequence){.model = m, .line = line, .tokens_max = tokens_max};
+    *out = s;
+    return true;
+}
+
+void sequence_free(struct sequence *s)
+{
+    if (!s)
+        return;
+    assert(!s->in);
+    kv_line_free(s->line);
+    heap_free(s);
+}
+
+size_t sequence_length(const struct sequence *s)
+{
+    return s->length;
+}
