@@ -7,6 +7,7 @@
 #pragma once
 #include "engine/kernels/attend.h"
 #include "engine/quant/quant.h"
+#include <float.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,15 +20,21 @@ struct weight_rows {
     size_t begin, end; /* output rows to be made */
 };
 
-/* Activations: x always; q and scale for a kernel that multiplies rounded ones. */
+/* Activations: x always; q, scale and sum for kernels that multiply rounded ones. Scales stay
+ * float32: as half floats they would cost accuracy, and overflow, for nothing. */
 struct act_rows {
     size_t rows, width;
     const float *x;     /* [rows][width] */
     const int8_t *q;    /* [rows][width], -127 .. 127 */
     const float *scale; /* [rows][width / block] */
-    const int32_t *sum; /* [rows][width / block] of q */
+    const int32_t *sum; /* [rows][width / ACT_GROUP(block)] of q: for weights with an offset */
     size_t block;       /* values that share a scale: 32 or 256; 0: not rounded */
 };
+#define ACT_GROUP(block) ((block) == 256 ? 16 : (block))
+/* A block with a scale outside gets q of zeros: too small to divide by, infinite or not a number.
+ */
+#define ACT_STEP_MIN 0x1p-120f
+#define ACT_STEP_MAX FLT_MAX
 
 /* out[r * stride + i] for begin <= i < end. */
 typedef void matmul_kernel(float *out, size_t stride, const struct weight_rows *w,
@@ -50,8 +57,8 @@ const struct matmul_row *matmul_find(enum dtype dtype, bool rounded);
 struct kernel_set {
     const char *name; /* "avx2" */
     uint32_t needs;
-    /* x [n] -> q [n], scale [n / block], sum [n / block]; scale = max |x| / 127, for blocks of 32
-     * rounded to a half float after use */
+    /* x [n] -> q [n], scale [n / block], sum [n / ACT_GROUP(block)]; scale = max |x| / 127,
+     * q = x / scale to the nearest, even in the middle */
     void (*round_row)(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n,
                       size_t block);
     void (*rmsnorm)(float *out, const float *x, const float *weight, size_t n, float epsilon);

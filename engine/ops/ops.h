@@ -64,7 +64,7 @@ void ops_softcap(const struct ops *ops, float *x, size_t n, float cap);
 void ops_rope_frequencies(float *out, size_t head_dim, float theta, const float *divisors);
 
 /* cos and sin of float32(position * frequency): once per forward pass and kind of layer.
- *   cos, sin [rows][half]; positions [rows], 0 <= position < 2^24; frequencies [half] */
+ *   cos, sin [rows][half]; positions [rows], 0 <= position < 2^19; frequencies [half], <= 1 */
 void ops_rope_angles(float *cos, float *sin, const int32_t *positions, size_t rows,
                      const float *frequencies, size_t half);
 

@@ -1,0 +1,16 @@
+/* sets.h - every kernel of this folder, for the tables in kernels.c and for their files. */
+#pragma once
+#include "engine/kernels/kernels.h"
+
+matmul_kernel matmul_float_c; /* any type, through its to_f32 */
+matmul_kernel matmul_q8_0_c;  /* these three: rounded activations */
+matmul_kernel matmul_q4_0_c;
+matmul_kernel matmul_q6_k_c;
+
+void round_row_c(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n, size_t block);
+void rmsnorm_c(float *out, const float *x, const float *weight, size_t n, float epsilon);
+void add_scale_c(float *x, const float *y, size_t n, float scale);
+void gelu_mul_c(float *out, const float *gate, const float *up, size_t n);
+void softcap_c(float *x, size_t n, float cap);
+void rope_c(float *x, const float *cos, const float *sin, size_t heads, size_t half);
+void attend_c(const struct attend_task *task);

@@ -1,0 +1,337 @@
+#include "engine/ops/ops.h"
+#include "engine/base/heap.h"
+#include "engine/base/pool.h"
+#include "engine/kernels/kernels.h"
+#include "engine/weights/weights.h"
+#include <assert.h>
+#include <stdio.h>
+
+#define MATMUL_GRAIN                                                                               \
+    32 /* output rows handed to a thread at once; a multiple of a kernel's tile                    \
+        */
+#define ELEMENTS_GRAIN 4096
+#define ATTEND_QUERIES 8 /* of a task */
+#define ATTEND_HEADS 4   /* of a task, at most: one kv head may serve 16, which is work for all */
+
+struct ops {
+    struct pool *pool;
+    const struct kernel_set *set;
+    enum precision precision;
+    char name[40];
+};
+
+struct ops *ops_new(struct pool *pool, enum precision precision)
+{
+    struct ops *ops = heap_new(1, sizeof *ops);
+    ops->pool = pool;
+    ops->set = kernels_find();
+    ops->precision = precision;
+    (void)snprintf(ops->name, sizeof ops->name, "%s %s", ops->set->name,
+                   precision == PRECISION_FAST ? "fast" : "exact");
+    return ops;
+}
+
+void ops_free(struct ops *ops)
+{
+    heap_free(ops);
+}
+
+const char *ops_name(const struct ops *ops)
+{
+    return ops->name;
+}
+
+/* ---- products ---- */
+
+/* One rounded form of the activations. */
+struct rounded {
+    bool ready;
+    int8_t *q;
+    float *scale;
+    int32_t *sum;
+};
+
+struct activations {
+    size_t rows_max, width_max;
+    const float *x;
+    size_t rows, width;
+    struct rounded by_32, by_256;
+};
+
+static void rounded_init(struct rounded *r, size_t rows_max, size_t width_max, size_t block)
+{
+    r->q = heap_array(int8_t, rows_max * width_max);
+    r->scale = heap_array(float, rows_max *(width_max / block + 1));
+    r->sum = heap_array(int32_t, rows_max * (width_max / ACT_GROUP(block) + 1));
+}
+
+static void rounded_clear(struct rounded *r)
+{
+    heap_free(r->q);
+    heap_free(r->scale);
+    heap_free(r->sum);
+}
+
+struct activations *activations_new(size_t rows_max, size_t width_max)
+{
+    struct activations *a = heap_new(1, sizeof *a);
+    a->rows_max = rows_max;
+    a->width_max = width_max;
+    rounded_init(&a->by_32, rows_max, width_max, 32);
+    rounded_init(&a->by_256, rows_max, width_max, 256);
+    return a;
+}
+
+void activations_free(struct activations *a)
+{
+    if (!a)
+        return;
+    rounded_clear(&a->by_32);
+    rounded_clear(&a->by_256);
+    heap_free(a);
+}
+
+void activations_set(struct activations *a, const float *x, size_t rows, size_t width)
+{
+    assert(rows <= a->rows_max);
+    assert(width <= a->width_max);
+    a->x = x;
+    a->rows = rows;
+    a->width = width;
+    a->by_32.ready = false;
+    a->by_256.ready = false;
+}
+
+struct round_job {
+    const struct kernel_set *set;
+    const struct activations *a;
+    const struct rounded *to;
+    size_t block;
+};
+
+static void round_rows(void *context, size_t begin, size_t end, size_t thread)
+{
+    const struct round_job *job = context;
+    size_t width = job->a->width, groups = width / ACT_GROUP(job->block);
+    (void)thread;
+    for (size_t r = begin; r < end; r++)
+        job->set->round_row(job->to->q + r * width, job->to->scale + r * (width / job->block),
+                            job->to->sum + r * groups, job->a->x + r * width, width, job->block);
+}
+
+/* The activations as the kernel wants them; rounds them when nobody did before. */
+static struct act_rows prepare(const struct ops *ops, struct activations *a, size_t block)
+{
+    struct act_rows x = {.rows = a->rows, .width = a->width, .x = a->x, .block = block};
+    if (!block)
+        return x;
+    struct rounded *to = block == 32 ? &a->by_32 : &a->by_256;
+    if (!to->ready) {
+        struct round_job job = {.set = ops->set, .a = a, .to = to, .block = block};
+        pool_run(ops->pool, a->rows, 4, round_rows, &job);
+        to->ready = true;
+    }
+    x.q = to->q;
+    x.scale = to->scale;
+    x.sum = to->sum;
+    return x;
+}
+
+struct matmul_job {
+    const struct matmul_row *kernel;
+    struct weight_rows w;
+    struct act_rows x;
+    float *out;
+    size_t stride;
+};
+
+static void matmul_part(void *context, size_t begin, size_t end, size_t thread)
+{
+    const struct matmul_job *job = context;
+    struct weight_rows w = job->w;
+    (void)thread;
+    w.end = w.begin + end;
+    w.begin += begin;
+    job->kernel->run(job->out, job->stride, &w, &job->x);
+}
+
+void ops_matmul(const struct ops *ops, float *out, size_t stride, const struct tensor_view *w,
+                size_t begin, size_t end, struct activations *x)
+{
+    size_t width = w->dims[0], rows = w->dims[1] * w->dims[2] * w->dims[3];
+    const struct matmul_row *kernel = NULL;
+
+    assert(width == x->width);
+    assert(begin <= end && end <= rows);
+    if (ops->precision == PRECISION_FAST)
+        kernel = matmul_find(w->type->dtype, true);
+    if (!kernel)
+        kernel = matmul_find(w->type->dtype, false);
+    struct matmul_job job = {
+        .kernel = kernel,
+        .w = {.type = w->type,
+              .data = w->data,
+              .row_bytes = width / w->type->block_values * w->type->block_bytes,
+              .width = width,
+              .begin = begin,
+              .end = end},
+        .x = prepare(ops, x, kernel->act_block),
+        .out = out,
+        .stride = stride,
+    };
+    pool_run(ops->pool, end - begin, MATMUL_GRAIN, matmul_part, &job);
+}
+
+void ops_row(float *out, const struct tensor_view *w, size_t row)
+{
+    size_t row_bytes = w->dims[0] / w->type->block_values * w->type->block_bytes;
+    assert(row < w->dims[1] * w->dims[2] * w->dims[3]);
+    w->type->to_f32(out, (const uint8_t *)w->data + row * row_bytes, w->dims[0]);
+}
+
+/* ---- element by element ---- */
+
+struct elements_job {
+    const struct kernel_set *set;
+    float *out;
+    const float *a, *b;
+    size_t width, half;
+    float number;
+};
+
+static void rmsnorm_part(void *context, size_t begin, size_t end, size_t thread)
+{
+    const struct elements_job *job = context;
+    (void)thread;
+    for (size_t r = begin; r < end; r++)
+        job->set->rmsnorm(job->out + r * job->width, job->a + r * job->width, job->b, job->width,
+                          job->number);
+}
+
+void ops_rmsnorm(const struct ops *ops, float *out, const float *x, const float *weight,
+                 size_t rows, size_t width, float epsilon)
+{
+    struct elements_job job = {
+        .set = ops->set, .out = out, .a = x, .b = weight, .width = width, .number = epsilon};
+    size_t grain = ELEMENTS_GRAIN / width + 1;
+    pool_run(ops->pool, rows, grain, rmsnorm_part, &job);
+}
+
+static void add_scale_part(void *context, size_t begin, size_t end, size_t thread)
+{
+    const struct elements_job *job = context;
+    (void)thread;
+    job->set->add_scale(job->out + begin, job->a + begin, end - begin, job->number);
+}
+
+void ops_add_scale(const struct ops *ops, float *x, const float *y, size_t n, float scale)
+{
+    struct elements_job job = {.set = ops->set, .out = x, .a = y, .number = scale};
+    pool_run(ops->pool, n, ELEMENTS_GRAIN, add_scale_part, &job);
+}
+
+static void gelu_mul_part(void *context, size_t begin, size_t end, size_t thread)
+{
+    const struct elements_job *job = context;
+    (void)thread;
+    job->set->gelu_mul(job->out + begin, job->a + begin, job->b ? job->b + begin : NULL,
+                       end - begin);
+}
+
+void ops_gelu_mul(const struct ops *ops, float *out, const float *gate, const float *up, size_t n)
+{
+    struct elements_job job = {.set = ops->set, .out = out, .a = gate, .b = up};
+    pool_run(ops->pool, n, ELEMENTS_GRAIN, gelu_mul_part, &job);
+}
+
+static void softcap_part(void *context, size_t begin, size_t end, size_t thread)
+{
+    const struct elements_job *job = context;
+    (void)thread;
+    job->set->softcap(job->out + begin, end - begin, job->number);
+}
+
+void ops_softcap(const struct ops *ops, float *x, size_t n, float cap)
+{
+    struct elements_job job = {.set = ops->set, .out = x, .number = cap};
+    pool_run(ops->pool, n, ELEMENTS_GRAIN, softcap_part, &job);
+}
+
+static void rope_part(void *context, size_t begin, size_t end, size_t thread)
+{
+    const struct elements_job *job = context;
+    size_t heads = job->width;
+    (void)thread;
+    for (size_t r = begin; r < end; r++)
+        job->set->rope(job->out + r * heads * 2 * job->half, job->a + r * job->half,
+                       job->b + r * job->half, heads, job->half);
+}
+
+void ops_rope(const struct ops *ops, float *x, const float *cos, const float *sin, size_t rows,
+              size_t heads, size_t half)
+{
+    struct elements_job job = {
+        .set = ops->set, .out = x, .a = cos, .b = sin, .width = heads, .half = half};
+    pool_run(ops->pool, rows, ELEMENTS_GRAIN / (heads * half) + 1, rope_part, &job);
+}
+
+/* ---- attention ---- */
+
+struct attend_job {
+    const struct kernel_set *set;
+    const struct attend_shape *shape;
+    const struct attend_query *queries;
+    size_t n, head_blocks, heads_each;
+};
+
+/* Task t: which block of queries, then which block of heads. */
+static void attend_part(void *context, size_t begin, size_t end, size_t thread)
+{
+    const struct attend_job *job = context;
+    (void)thread;
+    for (size_t t = begin; t < end; t++) {
+        size_t first = t / job->head_blocks * ATTEND_QUERIES;
+        size_t head = t % job->head_blocks * job->heads_each;
+        struct attend_task task = {
+            .shape = job->shape,
+            .queries = job->queries + first,
+            .n_queries = job->n - first < ATTEND_QUERIES ? job->n - first : ATTEND_QUERIES,
+            .head_begin = head,
+            .head_end = head + job->heads_each,
+        };
+        job->set->attend(&task);
+    }
+}
+
+void ops_attend(const struct ops *ops, const struct attend_shape *shape,
+                const struct attend_query *queries, size_t n)
+{
+    assert(shape->kv_heads > 0 && shape->heads % shape->kv_heads == 0);
+    assert(shape->head_dim % 8 == 0 && shape->head_dim <= ATTEND_HEAD_DIM_MAX);
+    assert(shape->type == DTYPE_F16 || shape->type == DTYPE_F32);
+    size_t group = shape->heads / shape->kv_heads,
+           each = group < ATTEND_HEADS ? group : ATTEND_HEADS;
+    while (group % each) /* a block of heads must not reach into the next kv head */
+        each--;
+    for (size_t i = 0; i < n; i++)
+        assert(queries[i].first < queries[i].end);
+    struct attend_job job = {
+        .set = ops->set,
+        .shape = shape,
+        .queries = queries,
+        .n = n,
+        .head_blocks = shape->heads / each,
+        .heads_each = each,
+    };
+    size_t query_blocks = (n + ATTEND_QUERIES - 1) / ATTEND_QUERIES;
+    pool_run(ops->pool, query_blocks * job.head_blocks, 1, attend_part, &job);
+}
+
+size_t ops_argmax(const float *x, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (x[i] > x[best] || (x[best] != x[best] && x[i] == x[i]))
+            best = i;
+    return best;
+}

@@ -1,0 +1,438 @@
+/* The verbs against golden numbers, and the rule that a number depends on nothing but itself. */
+#include "engine/base/heap.h"
+#include "engine/base/pool.h"
+#include "engine/kernels/cpu.h"
+#include "engine/ops/ops.h"
+#include "engine/weights/weights.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define TOLERANCE 1e-5f /* of tests/golden/kernels.gguf */
+
+static uint64_t random_state = 20261124;
+
+static float random_float(void)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (float)(int32_t)(uint32_t)(random_state >> 32) * 0x1p-31f;
+}
+
+static float *random_floats(size_t n, float size)
+{
+    float *x = heap_array(float, n);
+    for (size_t i = 0; i < n; i++)
+        x[i] = size * random_float();
+    return x;
+}
+
+/* ---- golden numbers, for the kernel set in force ---- */
+
+struct golden {
+    struct weights *w;
+    struct ops *ops;
+};
+
+static const struct tensor_view *view(const struct golden *g, const char *name)
+{
+    const struct tensor_view *t = weights_find(g->w, name);
+    if (!t)
+        fail_msg("golden: no '%s'", name);
+    return t;
+}
+
+static const float *floats(const struct golden *g, const char *name)
+{
+    assert_int_equal(view(g, name)->type->dtype, DTYPE_F32);
+    return view(g, name)->data;
+}
+
+static size_t values(const struct tensor_view *t)
+{
+    return t->dims[0] * t->dims[1] * t->dims[2] * t->dims[3];
+}
+
+static void compare(const struct golden *g, const char *name, const float *found, float tolerance)
+{
+    const float *expected = floats(g, name);
+    float worst = 0.0f;
+    for (size_t i = 0; i < values(view(g, name)); i++) {
+        float difference = fabsf(found[i] - expected[i]);
+        if (!(difference <= tolerance))
+            fail_msg("%s, %s: [%zu] is %.9g, expected %.9g", ops_name(g->ops), name, i,
+                     (double)found[i], (double)expected[i]);
+        worst = difference > worst ? difference : worst;
+    }
+    print_message("%s, %s: worst %.2g\n", ops_name(g->ops), name, (double)worst);
+}
+
+static void golden_elements(const struct golden *g)
+{
+    const struct tensor_view *x = view(g, "rms.x");
+    float *out = heap_array(float, 10000);
+    ops_rmsnorm(g->ops, out, x->data, floats(g, "rms.weight"), x->dims[1], x->dims[0], 1e-6f);
+    compare(g, "rms.out", out, TOLERANCE);
+    ops_rmsnorm(g->ops, out, x->data, NULL, x->dims[1], x->dims[0], 1e-6f);
+    compare(g, "rms.out_plain", out, TOLERANCE);
+    ops_gelu_mul(g->ops, out, floats(g, "gelu.x"), NULL, view(g, "gelu.x")->dims[0]);
+    compare(g, "gelu.out", out, TOLERANCE);
+    memcpy(out, floats(g, "softcap.x"), view(g, "softcap.x")->size_bytes);
+    ops_softcap(g->ops, out, view(g, "softcap.x")->dims[0], 30.0f);
+    compare(g, "softcap.out", out, TOLERANCE);
+    heap_free(out);
+}
+
+static void golden_rope(const struct golden *g, const char *kind, float theta, bool partly)
+{
+    char name[40];
+    float divisors[256], frequencies[256];
+    const struct tensor_view *positions = view(g, "rope.positions");
+    size_t rows = positions->dims[0];
+
+    (void)snprintf(name, sizeof name, "rope.%s.x", kind);
+    const struct tensor_view *x = view(g, name);
+    size_t d = x->dims[0], half = d / 2;
+    for (size_t j = 0; j < half; j++)
+        divisors[j] = j < half / 4 ? 1.0f : 1e30f;
+    ops_rope_frequencies(frequencies, d, theta, partly ? divisors : NULL);
+    (void)snprintf(name, sizeof name, "rope.%s.freq", kind);
+    compare(g, name, frequencies, 0.0f);
+
+    float *cos = heap_array(float, rows *half), *sin = heap_array(float, rows *half);
+    ops_rope_angles(cos, sin, positions->data, rows, frequencies, half);
+    (void)snprintf(name, sizeof name, "rope.%s.cos", kind);
+    compare(g, name, cos, 1e-7f);
+    (void)snprintf(name, sizeof name, "rope.%s.sin", kind);
+    compare(g, name, sin, 1e-7f);
+
+    float *turned = heap_array(float, values(x));
+    memcpy(turned, x->data, x->size_bytes);
+    ops_rope(g->ops, turned, cos, sin, rows, x->dims[1], half);
+    (void)snprintf(name, sizeof name, "rope.%s.out", kind);
+    compare(g, name, turned, TOLERANCE);
+    heap_free(cos);
+    heap_free(sin);
+    heap_free(turned);
+}
+
+/* [tokens][kv][d] -> one page [kv][64][d], the rest filled with what must not be read. */
+static float *make_page(const struct tensor_view *t)
+{
+    size_t d = t->dims[0], kv = t->dims[1];
+    float *page = heap_array(float, kv *ATTEND_PAGE_KEYS *d);
+    for (size_t i = 0; i < kv * ATTEND_PAGE_KEYS * d; i++)
+        page[i] = NAN;
+    for (size_t n = 0; n < t->dims[2]; n++)
+        for (size_t h = 0; h < kv; h++)
+            memcpy(page + (h * ATTEND_PAGE_KEYS + n) * d, (const float *)t->data + (n * kv + h) * d,
+                   d * sizeof *page);
+    return page;
+}
+
+static void golden_attention(const struct golden *g, const char *kind)
+{
+    char name[40];
+    const struct tensor_view *q = view(g, "attention.q"), *k = view(g, "attention.k");
+    (void)snprintf(name, sizeof name, "attention.%s.mask", kind);
+    const struct tensor_view *mask = view(g, name);
+    size_t d = q->dims[0], heads = q->dims[1], rows = q->dims[2], keys = mask->dims[0];
+    struct attend_shape shape = {
+        .heads = heads, .kv_heads = k->dims[1], .head_dim = d, .type = DTYPE_F32};
+    float *k_page = make_page(k), *v_page = make_page(view(g, "attention.v"));
+    float *out = heap_array(float, rows *heads *d);
+    struct attend_query queries[16];
+    const void *k_pages[1] = {k_page}, *v_pages[1] = {v_page};
+
+    assert_true(rows <= 16 && keys <= ATTEND_PAGE_KEYS);
+    for (size_t i = 0; i < rows; i++) {
+        const uint8_t *allowed = (const uint8_t *)mask->data + i * keys;
+        size_t first = 0, end = keys;
+        while (!allowed[first])
+            first++;
+        while (!allowed[end - 1])
+            end--;
+        queries[i] = (struct attend_query){.q = (const float *)q->data + i * heads * d,
+                                           .out = out + i * heads * d,
+                                           .keys = k_pages,
+                                           .values = v_pages,
+                                           .first = first,
+                                           .end = end};
+    }
+    ops_attend(g->ops, &shape, queries, rows);
+    (void)snprintf(name, sizeof name, "attention.%s.out", kind);
+    compare(g, name, out, TOLERANCE);
+    heap_free(k_page);
+    heap_free(v_page);
+    heap_free(out);
+}
+
+static void golden_all(uint32_t cpu_mask)
+{
+    struct golden g = {0};
+    struct status st = {0};
+    cpu_set_mask(cpu_mask);
+    if (!weights_open(&g.w, "tests/golden/kernels.gguf", &st))
+        fail_msg("%s", st.text);
+    g.ops = ops_new(NULL, PRECISION_EXACT);
+    golden_elements(&g);
+    golden_rope(&g, "sliding", 1e4f, false);
+    golden_rope(&g, "full", 1e6f, true);
+    golden_attention(&g, "sliding");
+    golden_attention(&g, "full");
+    ops_free(g.ops);
+    weights_close(g.w);
+    cpu_set_mask(UINT32_MAX);
+}
+
+static void test_golden_best_set(void **state)
+{
+    (void)state;
+    golden_all(UINT32_MAX);
+}
+
+static void test_golden_c(void **state)
+{
+    (void)state;
+    golden_all(0);
+}
+
+/* ---- one row, many rows, any cut, any number of threads: the same bits ---- */
+
+static void make_weights(struct tensor_view *t, enum dtype dtype, size_t width, size_t rows)
+{
+    const struct quant_row *type = quant_find(dtype);
+    size_t size = width / type->block_values * type->block_bytes * rows;
+    uint8_t *data = heap_array(uint8_t, size);
+    if (type->from_f32) {
+        float *x = random_floats(width * rows, 1.0f);
+        type->from_f32(data, x, width * rows);
+        heap_free(x);
+    } else {
+        for (size_t i = 0; i < size; i++)
+            data[i] = (uint8_t)(random_float() * 128.0f);
+        for (size_t i = 208; i < size; i += 210) { /* q6_k: a sane scale */
+            uint16_t half = quant_f32_to_f16(0.01f * random_float());
+            memcpy(data + i, &half, sizeof half);
+        }
+    }
+    *t = (struct tensor_view){.name = "w",
+                              .type = type,
+                              .n_dims = 2,
+                              .dims = {width, rows, 1, 1},
+                              .data = data,
+                              .size_bytes = size};
+}
+
+static const enum dtype weight_types[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16,
+                                          DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q6_K};
+
+static void check_cuts(struct pool *pool, enum precision precision, enum dtype dtype)
+{
+    const size_t WIDTH = 768, OUT = 77, ROWS = 13;
+    struct tensor_view w;
+    struct ops *whole = ops_new(NULL, precision), *split = ops_new(pool, precision);
+    struct activations *a = activations_new(ROWS, WIDTH);
+    float *x = random_floats(ROWS * WIDTH, 3.0f);
+    float *expected = heap_array(float, ROWS *OUT), *found = heap_array(float, ROWS *OUT);
+
+    make_weights(&w, dtype, WIDTH, OUT);
+    activations_set(a, x, ROWS, WIDTH);
+    ops_matmul(whole, expected, OUT, &w, 0, OUT, a);
+    ops_matmul(split, found, OUT, &w, 0, 5, a);
+    ops_matmul(split, found, OUT, &w, 5, 70, a);
+    ops_matmul(split, found, OUT, &w, 70, OUT, a);
+    assert_memory_equal(found, expected, ROWS * OUT * sizeof *found);
+    memset(found, 0, ROWS * OUT * sizeof *found);
+    for (size_t first = 0, n = 1; first < ROWS; first += n, n = 1 + n % 5) {
+        n = n < ROWS - first ? n : ROWS - first;
+        activations_set(a, x + first * WIDTH, n, WIDTH);
+        ops_matmul(split, found + first * OUT, OUT, &w, 0, OUT, a);
+    }
+    assert_memory_equal(found, expected, ROWS * OUT * sizeof *found);
+    ops_row(found, &w, OUT - 1); /* a row by itself, times x: near the product */
+    double sum = 0.0, size = 0.0;
+    for (size_t j = 0; j < WIDTH; j++) {
+        sum += (double)found[j] * (double)x[j];
+        size += fabs((double)found[j] * (double)x[j]);
+    }
+    double bound = precision == PRECISION_EXACT ? 1e-6 * size : 0.01 * size;
+    assert_true(fabs(sum - (double)expected[OUT - 1]) <= bound);
+    heap_free((void *)(uintptr_t)w.data);
+    heap_free(x);
+    heap_free(expected);
+    heap_free(found);
+    activations_free(a);
+    ops_free(whole);
+    ops_free(split);
+}
+
+static void test_matmul_cuts(void **state)
+{
+    (void)state;
+    struct pool *pool = pool_new(3);
+    for (uint32_t mask = 0; mask < 2; mask++) {
+        cpu_set_mask(mask ? UINT32_MAX : 0);
+        for (size_t i = 0; i < sizeof weight_types / sizeof *weight_types; i++) {
+            check_cuts(pool, PRECISION_EXACT, weight_types[i]);
+            check_cuts(pool, PRECISION_FAST, weight_types[i]);
+        }
+    }
+    cpu_set_mask(UINT32_MAX);
+    pool_free(pool);
+}
+
+/* Attention in double over the keys [first, end), from the pages. */
+static void attend_double(double *out, const struct attend_shape *s, const struct attend_query *q,
+                          const struct quant_row *type, size_t head)
+{
+    size_t d = s->head_dim, kv = head / (s->heads / s->kv_heads);
+    double sum = 0.0;
+    float row[ATTEND_HEAD_DIM_MAX];
+    memset(out, 0, d * sizeof *out);
+    for (size_t j = q->first; j < q->end; j++) {
+        size_t at = (kv * ATTEND_PAGE_KEYS + j % ATTEND_PAGE_KEYS) * d * type->block_bytes;
+        double score = 0.0;
+        type->to_f32(row, (const uint8_t *)q->keys[j / ATTEND_PAGE_KEYS] + at, d);
+        for (size_t i = 0; i < d; i++)
+            score += (double)q->q[head * d + i] * (double)row[i];
+        type->to_f32(row, (const uint8_t *)q->values[j / ATTEND_PAGE_KEYS] + at, d);
+        double p = exp(score); /* scores of this test are small */
+        sum += p;
+        for (size_t i = 0; i < d; i++)
+            out[i] += p * (double)row[i];
+    }
+    for (size_t i = 0; i < d; i++)
+        out[i] /= sum;
+}
+
+#define PAGES ((size_t)5)
+#define QUERIES ((size_t)21)
+
+static void check_attend(struct pool *pool, enum dtype dtype, size_t heads, size_t kv, size_t d)
+{
+    const struct quant_row *type = quant_find(dtype);
+    struct attend_shape shape = {.heads = heads, .kv_heads = kv, .head_dim = d, .type = dtype};
+    size_t page_values = kv * ATTEND_PAGE_KEYS * d;
+    const void *keys[PAGES], *items[PAGES];
+    struct attend_query q[QUERIES];
+    float *x = random_floats(QUERIES * heads * d, 4.0f / (float)d);
+    float *out = heap_array(float, QUERIES *heads *d),
+          *again = heap_array(float, QUERIES *heads *d);
+    struct ops *one = ops_new(NULL, PRECISION_FAST), *many = ops_new(pool, PRECISION_FAST);
+    double exact[ATTEND_HEAD_DIM_MAX];
+
+    for (size_t p = 0; p < 2 * PAGES; p++) {
+        float *values_of = random_floats(page_values, 1.0f);
+        void *page = heap_new(page_values, type->block_bytes);
+        type->from_f32(page, values_of, page_values);
+        *(p < PAGES ? &keys[p] : &items[p - PAGES]) = page;
+        heap_free(values_of);
+    }
+    for (size_t i = 0; i < QUERIES; i++) {
+        q[i] = (struct attend_query){.q = x + i * heads * d,
+                                     .out = out + i * heads * d,
+                                     .keys = keys,
+                                     .values = items,
+                                     .first = i % 3 ? i * 11 : 0,
+                                     .end = PAGES * ATTEND_PAGE_KEYS - (i % 4) * 20};
+    }
+    q[4].end = q[4].first + 1;
+    ops_attend(one, &shape, q, QUERIES);
+    for (size_t i = 0; i < QUERIES; i++)
+        q[i].out = again + i * heads * d;
+    ops_attend(many, &shape, q, 6);
+    for (size_t i = 6; i < QUERIES; i++)
+        ops_attend(many, &shape, q + i, 1);
+    assert_memory_equal(out, again, QUERIES * heads * d * sizeof *out);
+    for (size_t i = 0; i < QUERIES; i += 4) {
+        attend_double(exact, &shape, &q[i], type, heads - 1);
+        for (size_t j = 0; j < d; j++)
+            assert_true(fabs(exact[j] - (double)q[i].out[(heads - 1) * d + j]) < 2e-6);
+    }
+    for (size_t p = 0; p < PAGES; p++) {
+        heap_free((void *)(uintptr_t)keys[p]);
+        heap_free((void *)(uintptr_t)items[p]);
+    }
+    heap_free(x);
+    heap_free(out);
+    heap_free(again);
+    ops_free(one);
+    ops_free(many);
+}
+
+static void test_attend_cuts(void **state)
+{
+    (void)state;
+    struct pool *pool = pool_new(3);
+    for (uint32_t mask = 0; mask < 2; mask++) {
+        cpu_set_mask(mask ? UINT32_MAX : 0);
+        check_attend(pool, DTYPE_F32, 6, 2, 40);
+        check_attend(pool, DTYPE_F16, 16, 1, 64);
+        check_attend(pool, DTYPE_F16, 3, 3, 16);
+    }
+    cpu_set_mask(UINT32_MAX);
+    pool_free(pool);
+}
+
+/* ---- exp, tanh, cos, sin ---- */
+
+static void test_gelu_and_softcap(void **state)
+{
+    (void)state;
+    for (uint32_t mask = 0; mask < 2; mask++) {
+        cpu_set_mask(mask ? UINT32_MAX : 0);
+        struct ops *ops = ops_new(NULL, PRECISION_EXACT);
+        for (int i = -15000; i < 15000; i++) {
+            float x = (float)i * 0.0137f, y, gelu;
+            y = x;
+            ops_softcap(ops, &y, 1, 30.0f);
+            assert_true(fabs((double)y - 30.0 * tanh((double)x / 30.0)) < 6e-6);
+            ops_gelu_mul(ops, &gelu, &x, NULL, 1);
+            double inner = 0.79788456080286536 * ((double)x + 0.044715 * pow((double)x, 3.0));
+            double expected = 0.5 * (double)x * (1.0 + tanh(inner));
+            assert_true(fabs((double)gelu - expected) < 3e-7 * (1.0 + fabs(expected)));
+        }
+        ops_free(ops);
+    }
+    cpu_set_mask(UINT32_MAX);
+}
+
+static void test_angles(void **state)
+{
+    (void)state;
+    enum { N = 1000 };
+    float frequencies[N], cos_of[N], sin_of[N];
+    for (int32_t position = 1; position < 262144; position = position * 3 + 5) {
+        for (size_t j = 0; j < N; j++)
+            frequencies[j] = fabsf(random_float());
+        ops_rope_angles(cos_of, sin_of, &position, 1, frequencies, N);
+        for (size_t j = 0; j < N; j++) {
+            double angle = (double)((float)position * frequencies[j]);
+            assert_true(fabs((double)cos_of[j] - cos(angle)) < 1e-7);
+            assert_true(fabs((double)sin_of[j] - sin(angle)) < 1e-7);
+        }
+    }
+}
+
+static void test_argmax(void **state)
+{
+    (void)state;
+    assert_int_equal(ops_argmax((const float[]){1.0f, 3.0f, 3.0f, 2.0f}, 4), 1);
+    assert_int_equal(ops_argmax((const float[]){NAN, -INFINITY, -1.0f, NAN}, 4), 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden_best_set),  cmocka_unit_test(test_golden_c),
+        cmocka_unit_test(test_matmul_cuts),      cmocka_unit_test(test_attend_cuts),
+        cmocka_unit_test(test_gelu_and_softcap), cmocka_unit_test(test_angles),
+        cmocka_unit_test(test_argmax),
+    };
+    print_message("seed %llu\n", (unsigned long long)random_state);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
