@@ -36,15 +36,16 @@ struct stage {
     const struct stage_option_row *options; /* ends with a row without name; NULL: none but ours */
     bool (*open)(void **out_self, const struct stage_options *options, struct stage_hello *hello,
                  struct status *st);
-    /* A job. False: the job has failed, with st and *fault; stage.c says so. True: results come now
-     * or in later ticks, the last one with `last`. The message is the callee's only during the call
-     * (blob_keep what stays). */
+    /* A job. False: the job has failed, with st and *fault (FAULT_STAGE when untouched), and the
+     * stage has let go of it; stage.c says so. True: results come now or in later ticks, the last
+     * one with `last`. The message is the callee's only during the call (blob_keep what stays). */
     bool (*job)(void *self, const struct msg *job, struct outbox *out, enum fault *fault,
                 struct status *st);
-    /* The next piece of a job's input; may be NULL. As job. */
+    /* The next piece of a job's input, in order and without gaps; may be NULL. As job. */
     bool (*more)(void *self, const struct msg *more, struct outbox *out, enum fault *fault,
                  struct status *st);
-    /* The job is not wanted any more; may be NULL. No result follows. */
+    /* The job is not wanted any more; may be NULL. No result follows: what is sent for it falls.
+     * Also called for every job when the gateway is lost and at the end. */
     void (*cancel)(void *self, struct rid rid, uint32_t epoch);
     /* Called once a turn; may be NULL. Returns in how many ms it wants to be called again at the
      * latest (0: at once, there is work; -1: only when a message or a descriptor comes). */
@@ -67,11 +68,10 @@ void outbox_work(struct outbox *out);
 /* Milliseconds left of a held job's deadline; negative: over. */
 int64_t outbox_ms_left(const struct outbox *out, struct rid rid, uint32_t epoch);
 
-/* Runs until SIGTERM, SIGINT, the end of what it holds after `drain`, or the end of its parent
- * (with
- * --start, which a supervisor gives). The exit status: 0, or one of these. */
+/* Runs until SIGTERM, SIGINT, the end of what it holds after `drain`, or the end of its parent if
+ * that gave it --start, as a supervisor does. The exit status: 0, or one of these. */
 enum stage_exit {
-    STAGE_EXIT_FAILED = 1,   /* could not open, or lost its link for good */
+    STAGE_EXIT_FAILED = 1,   /* could not open, or the bus's address is no good */
     STAGE_EXIT_REFUSED = 2,  /* the gateway does not want it; starting it again will not help */
     STAGE_EXIT_OPTIONS = 64, /* options make no sense */
 };
