@@ -10,7 +10,8 @@
 #define LEDGER_WORKERS_MAX 256
 #define LEDGER_PEERS_MAX 1024 /* numbers of the bus are below this */
 #define LEDGER_TOKENS_MAX (1U << 20)
-#define LEDGER_SUPERVISOR "supervisor" /* stage in the hello of `millrace up`; gets no jobs */
+#define LEDGER_BLOBS_MAX (BLOBS_MAX - 2) /* of a request; a job may add what was emitted */
+#define LEDGER_SUPERVISOR "supervisor"   /* stage in the hello of `millrace up`; gets no jobs */
 
 struct ledger; /* opaque; all tables are sized when it is made */
 
