@@ -1,5 +1,7 @@
 #include "tests/engine/text/cases.h"
 #include "engine/base/heap.h"
+#include "engine/text/json_text.h"
+#include "engine/text/parse.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -167,4 +169,64 @@ void case_detokenize(const struct golden_case *c)
         detokenize(c, &ids, true, "text", false);
     detokenize(c, &ids, false, "text_without_special", true);
     ids_clear(&ids);
+}
+
+/* All that a parser said, one text each; a call as its name, a tab and its arguments. */
+struct heard {
+    struct buffer content, reasoning, calls;
+};
+
+static void hear(void *context, const struct parse_event *event)
+{
+    struct heard *heard = context;
+    struct buffer *out = event->kind == PARSE_CONTENT     ? &heard->content
+                         : event->kind == PARSE_REASONING ? &heard->reasoning
+                                                          : &heard->calls;
+    assert_true(event->text.size > 0);
+    assert_int_equal(utf8_valid_prefix(event->text.data, event->text.size), event->text.size);
+    if (event->kind == PARSE_CALL) {
+        buffer_append(out, event->name.data, event->name.size);
+        buffer_append_byte(out, '\t');
+    }
+    buffer_append(out, event->text.data, event->text.size);
+    if (event->kind == PARSE_CALL)
+        buffer_append_byte(out, '\n');
+}
+
+void case_parse(const struct golden_case *c)
+{
+    struct json_text line; /* our own reader: jansson would not keep large numbers */
+    struct status st = {0};
+    struct ids ids = {0};
+    struct heard heard = {0};
+    struct buffer calls = {0};
+    if (!json_text_init(&line, c->line, &st))
+        fail_msg("%s", st.text);
+    const struct json_value *expect = json_text_get(line.root, "expect");
+    const struct json_value *call = json_text_get(expect, "tool_calls")->first;
+    for (; call != NULL; call = call->next) {
+        const struct json_value *name = json_text_get(call, "name");
+        buffer_append(&calls, name->text.data, name->text.size);
+        buffer_append_byte(&calls, '\t');
+        json_text_write(json_text_get(call, "arguments"), &calls);
+        buffer_append_byte(&calls, '\n');
+    }
+    struct parse *p =
+        parse_new(c->tokenizer, span_is(case_text(c->json, "start_state"), "THOUGHT"));
+    ids_of(json_object_get(c->json, "ids"), &ids);
+    for (size_t i = 0; i < ids.size; i++)
+        parse_push(p, ids.data[i], hear, &heard);
+    parse_end(p, hear, &heard);
+    assert_text(c, buffer_span(&heard.content), json_text_get(expect, "content")->text);
+    assert_text(c, buffer_span(&heard.reasoning), json_text_get(expect, "reasoning")->text);
+    assert_text(c, buffer_span(&heard.calls), buffer_span(&calls));
+    assert_text(c, span_text(parse_finish(p)), json_text_get(expect, "finish")->text);
+    assert_int_equal(parse_calls(p), json_text_get(expect, "tool_calls")->n);
+    parse_free(p);
+    ids_clear(&ids);
+    buffer_clear(&calls);
+    buffer_clear(&heard.content);
+    buffer_clear(&heard.reasoning);
+    buffer_clear(&heard.calls);
+    json_text_clear(&line);
 }

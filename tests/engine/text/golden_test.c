@@ -66,12 +66,19 @@ static void test_detokenize(void **state)
     run("detokenize", case_detokenize, 97);
 }
 
+static void test_parse(void **state)
+{
+    (void)state;
+    run("parse", case_parse, 163);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tokenizer),
         cmocka_unit_test(test_tokenizer_special),
         cmocka_unit_test(test_detokenize),
+        cmocka_unit_test(test_parse),
     };
     return cmocka_run_group_tests(tests, open_golden, close_golden);
 }
