@@ -1,0 +1,27 @@
+#include "services/infer/infer.h"
+#include "services/stage/stage.h"
+
+int main(int argc, char **argv)
+{
+    static const struct stage_option_row options[] = {
+        {"model", "FILE", "the decoder (GGUF)"},
+        {"threads", "N", "threads that compute; 0, the default, is one a core"},
+        {"context", "N", "tokens of a request, prompt and answer together (8192)"},
+        {"slots", "N", "requests in one batch (4)"},
+        {"kv-bytes", "N", "memory for keys and values (1 GiB)"},
+        {"exact", "yes|no", "activations stay float32 instead of 8 bits (no)"},
+        {0},
+    };
+    static const struct stage stage = {
+        .name = "infer",
+        .about = "Runs the model: prompts in, tokens out, one step for many requests at once.",
+        .options = options,
+        .open = infer_open,
+        .job = infer_job,
+        .cancel = infer_cancel,
+        .tick = infer_tick,
+        .running = infer_running,
+        .close = infer_close,
+    };
+    return stage_main(&stage, argc, argv);
+}
