@@ -1,0 +1,32 @@
+/* fit.h - does a model fit this machine? Sizes of its parts, and refusals in words with numbers. */
+#pragma once
+#include "engine/base/status.h"
+#include <stdint.h>
+
+/* What a decoder needs beside its file. */
+struct fit {
+    char arch[32];
+    uint64_t file_bytes;
+    uint64_t media_bytes;      /* 0: no media file */
+    uint64_t context;          /* positions the model was made for */
+    uint64_t kv_request_bytes; /* keys and values of one request of `context` asked for */
+    uint64_t available_bytes;  /* memory this machine has free now, caches of files included */
+    uint64_t width, layers;
+};
+
+/* Read model and media file (may be "") and check them against each other and against this machine:
+ * instruction set, context. The error says what to do. */
+MUST_CHECK bool fit_read(struct fit *out, const char *model, const char *media, uint64_t context,
+                         struct status *st);
+
+/* STATUS_LIMIT with both numbers when file, media, keys and values and `other_bytes` together
+ * exceed what is free. */
+MUST_CHECK bool fit_memory(const struct fit *fit, uint64_t kv_bytes, uint64_t other_bytes,
+                           struct status *st);
+
+/* The largest context, a multiple of 1024 and at most the model's, whose keys and values fit beside
+ * the file for one request; 0: none. */
+uint64_t fit_context(const char *model, uint64_t available_bytes);
+
+/* "6.98 GB", "12 KB". Valid for the next seven calls. */
+const char *fit_bytes(uint64_t bytes);

@@ -1,0 +1,205 @@
+/* inspect: what is in a model file, and does it fit this machine. */
+#include "engine/base/heap.h"
+#include "engine/weights/weights.h"
+#include "services/millrace/commands.h"
+#include "services/millrace/fit.h"
+#include <getopt.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char usage[] = "usage: millrace inspect FILE.gguf [--keys] [--tensors]\n"
+                            "  Shows what is in a model file, how large its parts are, and which "
+                            "context fits this machine.\n\n"
+                            "  --keys      every metadata key with its value\n"
+                            "  --tensors   every tensor with its type, shape and size\n";
+
+/* Parts of a decoder or projector by words in tensor names; the first that matches counts. */
+static const struct {
+    const char *word, *part;
+} parts[] = {
+    {"token_embd", "embedding and head"},
+    {"attn", "attention"},
+    {"exps", "experts"},
+    {"ffn", "MLP"},
+    {"v.", "picture projector"},
+    {"mm.a", "sound projector"},
+    {"mm.", "picture projector"},
+    {"nextn", "drafter projections"},
+    {"", "norms and the rest"},
+};
+#define PARTS (sizeof parts / sizeof *parts)
+#define TYPES_MAX 64
+
+static size_t part_of(const char *name)
+{
+    for (size_t i = 0; i < PARTS; i++) {
+        bool prefix = parts[i].word[0] && parts[i].word[strlen(parts[i].word) - 1] == '.';
+        if (prefix ? strncmp(name, parts[i].word, strlen(parts[i].word)) == 0
+                   : strstr(name, parts[i].word) != NULL)
+            return i;
+    }
+    return PARTS - 1;
+}
+
+/* Sums that share a label are printed together. */
+static void print_sums(const char *title, const char *const *labels, const uint64_t *sums,
+                       const size_t *counts, size_t n)
+{
+    (void)printf("%s\n", title);
+    for (size_t i = 0; i < n; i++) {
+        uint64_t bytes = sums[i];
+        size_t count = counts[i];
+        bool seen = false;
+        for (size_t k = 0; k < n; k++) {
+            if (k == i || strcmp(labels[k], labels[i]) != 0)
+                continue;
+            seen = seen || k < i;
+            bytes += sums[k];
+            count += counts[k];
+        }
+        if (count && !seen)
+            (void)printf("  %-22s %5zu tensors  %12s\n", labels[i], count, fit_bytes(bytes));
+    }
+}
+
+static void print_parts(const struct weights *w)
+{
+    const char *labels[PARTS];
+    uint64_t sums[PARTS] = {0};
+    size_t counts[PARTS] = {0};
+    const char *types[TYPES_MAX];
+    uint64_t type_sums[TYPES_MAX] = {0};
+    size_t type_counts[TYPES_MAX] = {0};
+    size_t n_types = 0;
+
+    for (size_t i = 0; i < PARTS; i++)
+        labels[i] = parts[i].part;
+    for (size_t i = 0; i < weights_tensors(w); i++) {
+        const struct tensor_view *t = weights_at(w, i);
+        size_t part = part_of(t->name);
+        size_t k = 0;
+        sums[part] += t->size_bytes;
+        counts[part]++;
+        while (k < n_types && strcmp(types[k], t->type->name) != 0)
+            k++;
+        if (k == n_types && n_types < TYPES_MAX)
+            types[n_types++] = t->type->name;
+        if (k < n_types) {
+            type_sums[k] += t->size_bytes;
+            type_counts[k]++;
+        }
+    }
+    print_sums("parts", labels, sums, counts, PARTS);
+    print_sums("storage types", types, type_sums, type_counts, n_types);
+}
+
+static void print_keys(const struct weights *w)
+{
+    (void)printf("metadata\n");
+    for (size_t i = 0; i < weights_keys(w); i++) {
+        const char *key;
+        char value[160];
+        weights_show_key(w, i, &key, value, sizeof value);
+        (void)printf("  %-46s %s\n", key, value);
+    }
+}
+
+static void print_tensors(const struct weights *w)
+{
+    (void)printf("tensors (contiguous dimension first)\n");
+    for (size_t i = 0; i < weights_tensors(w); i++) {
+        const struct tensor_view *t = weights_at(w, i);
+        char shape[96];
+        size_t at = 0;
+        for (size_t d = 0; d < t->n_dims && at < sizeof shape; d++)
+            at += (size_t)snprintf(shape + at, sizeof shape - at, "%s%zu", d ? " x " : "",
+                                   t->dims[d]);
+        (void)printf("  %-36s %-6s %-22s %12s\n", t->name, t->type->name, shape,
+                     fit_bytes(t->size_bytes));
+    }
+}
+
+/* The arithmetic of memory, for a decoder that this program runs. */
+static void print_fit(const char *path)
+{
+    struct fit *fit = heap_new(1, sizeof *fit);
+    struct status st = {0};
+
+    if (!fit_read(fit, path, "", 1024, &st)) {
+        (void)printf("this machine\n  cannot run it as a decoder: %s\n", st.text);
+        heap_free(fit);
+        return;
+    }
+    (void)printf("keys and values of one request (float16)\n");
+    for (uint64_t context = 8192; context <= fit->context; context *= 4) {
+        struct fit at = {0};
+        if (fit_read(&at, path, "", context, &st))
+            (void)printf("  context %7" PRIu64 "        %12s\n", context,
+                         fit_bytes(at.kv_request_bytes));
+    }
+    uint64_t largest = fit_context(path, fit->available_bytes);
+    (void)printf("this machine\n  memory free            %14s\n", fit_bytes(fit->available_bytes));
+    if (largest)
+        (void)printf("  largest context        %14" PRIu64 " tokens, one request at a time%s\n",
+                     largest, largest >= fit->context / 1024 * 1024 ? " (all the model has)" : "");
+    else
+        (void)printf("  it does not fit: %s of weights alone\n", fit_bytes(fit->file_bytes));
+    heap_free(fit);
+}
+
+static int inspect(const char *path, bool keys, bool tensors)
+{
+    struct weights *w = NULL;
+    struct status st = {0};
+    struct span arch = span_text("?");
+    struct span name = span_text("");
+
+    if (!weights_open(&w, path, &st)) {
+        (void)fprintf(stderr, "inspect: %s\n", st.text);
+        return 1;
+    }
+    (void)!weights_string(w, "general.architecture", &arch, &st);
+    if (weights_has(w, "general.name"))
+        (void)!weights_string(w, "general.name", &name, &st);
+    (void)printf("%s\n  architecture %.*s, %s, %zu tensors, %zu keys\n  %.*s\n", path,
+                 (int)arch.size, (const char *)arch.data, fit_bytes(weights_size_bytes(w)),
+                 weights_tensors(w), weights_keys(w), (int)name.size, (const char *)name.data);
+    print_parts(w);
+    if (keys)
+        print_keys(w);
+    if (tensors)
+        print_tensors(w);
+    bool decoder = span_is(arch, "gemma4");
+    weights_close(w);
+    if (decoder)
+        print_fit(path);
+    return 0;
+}
+
+int inspect_main(int argc, char **argv)
+{
+    static const struct option options[] = {{"keys", no_argument, NULL, 'k'},
+                                            {"tensors", no_argument, NULL, 't'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    bool keys = false;
+    bool tensors = false;
+    int option;
+
+    while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (option == 'h') {
+            (void)fputs(usage, stdout);
+            return 0;
+        }
+        if (option == '?')
+            return 2;
+        keys = keys || option == 'k';
+        tensors = tensors || option == 't';
+    }
+    if (optind + 1 != argc) {
+        (void)fprintf(stderr, "inspect: one file is wanted\n\n%s", usage);
+        return 2;
+    }
+    return inspect(argv[optind], keys, tensors);
+}

@@ -1,0 +1,394 @@
+/* up: start the line on this machine from a pipeline file or flags, and watch over it. */
+#include "engine/base/clock.h"
+#include "engine/base/config.h"
+#include "engine/base/heap.h"
+#include "proto/link.h"
+#include "services/millrace/client.h"
+#include "services/millrace/commands.h"
+#include "services/millrace/fit.h"
+#include "services/millrace/supervise.h"
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define TURN_MS 100
+#define SLOTS_DEFAULT 4
+#define WORK_BYTES ((uint64_t)400 << 20) /* scratch memory of all processes together, measured */
+
+static const char usage[] =
+    "usage: millrace up [PIPELINE.yaml] [OPTIONS]\n"
+    "  Starts gateway, ingest, encode, infer and format on this machine, restarts what dies, and\n"
+    "  stops all of them on Ctrl-C. Flags go over the file.\n\n"
+    "  --model FILE         the decoder, a GGUF file of Gemma 4\n"
+    "  --media FILE         its media file (\"mmproj\"); without it pictures and sound are "
+    "refused\n"
+    "  --listen HOST:PORT   where HTTP is served (127.0.0.1:8080)\n"
+    "  --context N          tokens of one request, prompt and answer (8192)\n"
+    "  --slots N            requests answered at once (4)\n"
+    "  --threads N          threads that compute (one a core)\n"
+    "  --image-budget N     soft tokens a picture: 70, 140, 280, 560 or 1120 (280)\n"
+    "  --body SIZE          largest request body, like 32MiB (64MiB)\n"
+    "  --exact              activations stay float32: slower, for comparisons\n"
+    "  --verbose            show what every process logs\n";
+
+struct up {
+    struct config config;
+    struct fit fit;
+    char programs[CONFIG_PATH_MAX]; /* folder of this program */
+    char runtime[64];               /* fresh folder of the bus, removed at the end; "": none */
+    char bus[CONFIG_PATH_MAX];
+    bool verbose;
+    uint64_t kv_bytes;
+};
+
+/* ------------------------------------------------------------------ the command line */
+
+static bool set_number(uint64_t *out, const char *flag, const char *text, struct status *st)
+{
+    return config_size(text, out, st) || status_wrap(st, "--%s", flag);
+}
+
+static bool set_text(char *out, size_t size, const char *flag, const char *text, struct status *st)
+{
+    if (strlen(text) >= size)
+        return status_fail(st, STATUS_INVALID, "--%s: too long", flag);
+    (void)snprintf(out, size, "%s", text);
+    return true;
+}
+
+static bool take_option(struct up *up, const char *name, const char *value, struct status *st)
+{
+    struct config *c = &up->config;
+
+    if (strcmp(name, "model") == 0)
+        return set_text(c->weights, sizeof c->weights, name, value, st);
+    if (strcmp(name, "media") == 0)
+        return set_text(c->media, sizeof c->media, name, value, st);
+    if (strcmp(name, "listen") == 0)
+        return set_text(c->listen, sizeof c->listen, name, value, st);
+    if (strcmp(name, "context") == 0)
+        return set_number(&c->context, name, value, st);
+    if (strcmp(name, "body") == 0)
+        return set_number(&c->body_bytes, name, value, st);
+    if (strcmp(name, "slots") == 0)
+        return set_number(&config_stage(c, "infer")->slots, name, value, st);
+    if (strcmp(name, "threads") == 0)
+        return set_number(&config_stage(c, "infer")->threads, name, value, st);
+    if (strcmp(name, "image-budget") == 0)
+        return set_number(&config_stage(c, "ingest")->image_budget, name, value, st);
+    if (strcmp(name, "exact") == 0)
+        config_stage(c, "infer")->exact = true;
+    if (strcmp(name, "verbose") == 0)
+        up->verbose = true;
+    return true;
+}
+
+/* -1: go on; else the exit status. The file is read before the flags, wherever it stands. */
+static int read_arguments(struct up *up, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"model", required_argument, NULL, 0},
+        {"media", required_argument, NULL, 0},
+        {"listen", required_argument, NULL, 0},
+        {"context", required_argument, NULL, 0},
+        {"slots", required_argument, NULL, 0},
+        {"threads", required_argument, NULL, 0},
+        {"exact", no_argument, NULL, 0},
+        {"body", required_argument, NULL, 0},
+        {"image-budget", required_argument, NULL, 0},
+        {"verbose", no_argument, NULL, 0},
+        {"help", no_argument, NULL, 'h'},
+        {0},
+    };
+    struct status st = {0};
+
+    for (int pass = 0; pass < 2; pass++) {
+        int option;
+        int at = 0;
+        optind = 1;
+        while ((option = getopt_long(argc, argv, "", options, &at)) != -1) {
+            if (option == 'h') {
+                (void)fputs(usage, stdout);
+                return 0;
+            }
+            if (option == '?')
+                return 2;
+            if (pass == 1 && !take_option(up, options[at].name, optarg, &st))
+                goto fail;
+        }
+        if (argc - optind > 1) {
+            (void)fprintf(stderr, "up: one pipeline file at most\n\n%s", usage);
+            return 2;
+        }
+        if (pass == 0 && argc - optind == 1 && !config_load(&up->config, argv[optind], &st))
+            goto fail;
+    }
+    return -1;
+fail:
+    (void)fprintf(stderr, "up: %s\n", st.text);
+    return 2;
+}
+
+/* ------------------------------------------------------------------ the plan */
+
+static bool uses(const struct config *config, const char *stage)
+{
+    for (size_t i = 0; i < config->n_pipelines; i++)
+        for (size_t k = 0; k < config->pipelines[i].n_steps; k++)
+            if (strcmp(config->pipelines[i].steps[k], stage) == 0)
+                return true;
+    return false;
+}
+
+static bool make_plan(struct up *up, struct status *st)
+{
+    struct config *c = &up->config;
+
+    if (!config_check(c, st) || !fit_read(&up->fit, c->weights, c->media, c->context, st))
+        return false;
+    struct config_stage *infer = config_stage(c, "infer");
+    if (infer->slots == 0)
+        infer->slots = SLOTS_DEFAULT;
+    up->kv_bytes = infer->kv_bytes ? infer->kv_bytes : infer->slots * up->fit.kv_request_bytes;
+    return fit_memory(&up->fit, up->kv_bytes, c->memory_bytes + WORK_BYTES, st);
+}
+
+static void print_plan(const struct up *up)
+{
+    const struct config *c = &up->config;
+
+    (void)printf("model     %s (%s, %s, %" PRIu64 " layers)\n", c->weights, up->fit.arch,
+                 fit_bytes(up->fit.file_bytes), up->fit.layers);
+    (void)printf("media     %s\n", c->media[0] ? c->media : "none: pictures and sound are refused");
+    (void)printf("memory    weights %s, keys and values %s, requests up to %s; %s are free\n",
+                 fit_bytes(up->fit.file_bytes + up->fit.media_bytes), fit_bytes(up->kv_bytes),
+                 fit_bytes(c->memory_bytes), fit_bytes(up->fit.available_bytes));
+    for (size_t i = 0; i < c->n_pipelines; i++) {
+        (void)printf("pipeline  %s:", c->pipelines[i].name);
+        for (size_t k = 0; k < c->pipelines[i].n_steps; k++)
+            (void)printf("%s %s", k ? " >" : "", c->pipelines[i].steps[k]);
+        (void)printf(" (context %" PRIu64 ")\n", c->context);
+    }
+    (void)fflush(stdout);
+}
+
+static bool find_programs(struct up *up, struct status *st)
+{
+    ssize_t n = readlink("/proc/self/exe", up->programs, sizeof up->programs - 1);
+
+    if (n <= 0)
+        return status_fail_sys(st, errno, "read /proc/self/exe");
+    up->programs[n] = 0;
+    char *folder = dirname(up->programs);
+    memmove(up->programs, folder, strlen(folder) + 1);
+    return true;
+}
+
+static bool make_bus(struct up *up, struct status *st)
+{
+    const char *base = getenv("XDG_RUNTIME_DIR");
+
+    if (up->config.bus[0]) {
+        memcpy(up->bus, up->config.bus, sizeof up->bus);
+        return true;
+    }
+    (void)snprintf(up->runtime, sizeof up->runtime, "%.40s/millrace-XXXXXX",
+                   base && *base && access(base, W_OK) == 0 ? base : "/tmp");
+    if (!mkdtemp(up->runtime)) {
+        int sys = errno;
+        up->runtime[0] = 0;
+        return status_fail_sys(st, sys, "a folder for the bus in %.40s", base ? base : "/tmp");
+    }
+    (void)snprintf(up->bus, sizeof up->bus, "ipc://%s/bus", up->runtime);
+    return true;
+}
+
+/* ------------------------------------------------------------------ children */
+
+struct arguments {
+    const char *items[CHILD_ARGUMENTS_MAX];
+    size_t n;
+    char texts[16][32];
+    size_t n_texts;
+};
+
+static void add(struct arguments *a, const char *name, const char *value)
+{
+    a->items[a->n++] = name;
+    if (value)
+        a->items[a->n++] = value;
+}
+
+static void add_number(struct arguments *a, const char *name, uint64_t value)
+{
+    char *text = a->texts[a->n_texts++];
+
+    (void)snprintf(text, sizeof a->texts[0], "%" PRIu64, value);
+    add(a, name, text);
+}
+
+static void add_gateway(struct up *up, struct supervise *s)
+{
+    char program[CONFIG_PATH_MAX + 32];
+    char lines[CONFIG_PIPELINES_MAX][CONFIG_NAME_MAX * (CONFIG_STEPS_MAX + 2)];
+    struct arguments a = {0};
+    const struct config *c = &up->config;
+
+    (void)snprintf(program, sizeof program, "%s/millrace-gateway", up->programs);
+    add(&a, program, NULL);
+    add(&a, "--listen", c->listen);
+    add(&a, "--bus", up->bus);
+    add_number(&a, "--memory", c->memory_bytes);
+    add_number(&a, "--body-bytes", c->body_bytes);
+    for (size_t i = 0; i < c->n_pipelines; i++) {
+        size_t at = (size_t)snprintf(lines[i], sizeof lines[i], "%s=", c->pipelines[i].name);
+        for (size_t k = 0; k < c->pipelines[i].n_steps; k++)
+            at += (size_t)snprintf(lines[i] + at, sizeof lines[i] - at, "%s%s", k ? "," : "",
+                                   c->pipelines[i].steps[k]);
+        add(&a, "--pipeline", lines[i]);
+    }
+    a.items[a.n] = NULL;
+    supervise_add(s, "gateway", "", a.items);
+}
+
+static void add_stage_options(const struct up *up, const struct config_stage *stage,
+                              struct arguments *a)
+{
+    const struct config *c = &up->config;
+    bool ingest = strcmp(stage->name, "ingest") == 0;
+    bool infer = strcmp(stage->name, "infer") == 0;
+    bool encode = strcmp(stage->name, "encode") == 0;
+
+    if (stage->program[0])
+        return;
+    if (!ingest)
+        add(a, "--model", c->weights);
+    if ((ingest || encode) && c->media[0])
+        add(a, "--media", c->media);
+    if (ingest && stage->image_budget)
+        add_number(a, "--image-budget", stage->image_budget);
+    if (!infer)
+        return;
+    add_number(a, "--context", c->context);
+    add_number(a, "--slots", stage->slots);
+    add_number(a, "--threads", stage->threads);
+    add_number(a, "--kv-bytes", up->kv_bytes);
+    if (stage->exact)
+        add(a, "--exact", "yes");
+}
+
+static void add_stage(struct up *up, struct supervise *s, const struct config_stage *stage)
+{
+    char program[CONFIG_PATH_MAX + 64];
+    char seat[128];
+
+    for (uint64_t i = 0; i < stage->replicas; i++) {
+        struct arguments a = {0};
+        if (stage->program[0])
+            (void)snprintf(program, sizeof program, "%s", stage->program);
+        else
+            (void)snprintf(program, sizeof program, "%s/millrace-%s", up->programs, stage->name);
+        (void)snprintf(seat, sizeof seat, "localhost/%s/%" PRIu64, stage->name, i);
+        add(&a, program, NULL);
+        add(&a, "--bus", up->bus);
+        add_stage_options(up, stage, &a);
+        a.items[a.n] = NULL;
+        supervise_add(s, stage->name, seat, a.items);
+    }
+}
+
+static void add_children(struct up *up, struct supervise *s)
+{
+    struct config *c = &up->config;
+
+    add_gateway(up, s);
+    for (size_t i = 0; i < c->n_pipelines; i++)
+        for (size_t k = 0; k < c->pipelines[i].n_steps; k++)
+            (void)config_stage(c, c->pipelines[i].steps[k]);
+    for (size_t i = 0; i < c->n_stages; i++)
+        if (uses(c, c->stages[i].name))
+            add_stage(up, s, &c->stages[i]);
+}
+
+/* ------------------------------------------------------------------ watching */
+
+static bool line_is_ready(const char *url)
+{
+    struct buffer body = {0};
+    struct status st = {0};
+    long http = 0;
+    bool ok = client_get(url, &body, &http, &st);
+
+    buffer_clear(&body);
+    return ok && http == 200;
+}
+
+static int watch(const struct up *up, struct supervise *s)
+{
+    char url[128];
+    bool ready = false;
+    int64_t begun_us = clock_now_us();
+
+    (void)snprintf(url, sizeof url, "http://%s/health/ready", up->config.listen);
+    for (;;) {
+        enum supervise_turn turn = supervise_run(s, TURN_MS, ready);
+        if (turn == SUPERVISE_STOPPED) {
+            (void)printf("\nstopping\n");
+            return 0;
+        }
+        if (turn == SUPERVISE_GIVEN_UP) {
+            (void)fprintf(stderr, "up: the line could not start; the lines above say why\n");
+            return 1;
+        }
+        if (!ready && line_is_ready(url)) {
+            ready = true;
+            (void)printf("ready     http://%s  after %.1f s; Ctrl-C stops\n", up->config.listen,
+                         (double)(clock_now_us() - begun_us) / 1e6);
+            (void)fflush(stdout);
+        }
+    }
+}
+
+static int run(struct up *up)
+{
+    struct supervise *s = NULL;
+    struct status st = {0};
+    int exit_status = 1;
+
+    if (!make_plan(up, &st) || !find_programs(up, &st) || !make_bus(up, &st) ||
+        !supervise_new(&s, up->bus, &st)) {
+        (void)fprintf(stderr, "up: %s\n", st.text);
+    } else {
+        print_plan(up);
+        if (!up->verbose)
+            (void)setenv("MILLRACE_LOG", "warn", 0);
+        add_children(up, s);
+        exit_status = watch(up, s);
+    }
+    supervise_free(s);
+    if (up->runtime[0]) {
+        char path[128];
+        (void)snprintf(path, sizeof path, "%s/bus", up->runtime);
+        (void)unlink(path);
+        (void)rmdir(up->runtime);
+    }
+    return exit_status;
+}
+
+int up_main(int argc, char **argv)
+{
+    struct up *up = heap_new(1, sizeof *up);
+
+    config_defaults(&up->config);
+    int exit_status = read_arguments(up, argc, argv);
+    if (exit_status < 0)
+        exit_status = run(up);
+    heap_free(up);
+    return exit_status;
+}
