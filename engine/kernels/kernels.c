@@ -7,40 +7,70 @@
 #define ROW(dtype, needs, act_block, run) {dtype, needs, act_block, run, #run}
 
 static const struct matmul_row rows[] = {
-    ROW(DTYPE_Q8_0, 0, 32, matmul_q8_0_c),
-    ROW(DTYPE_Q4_0, 0, 32, matmul_q4_0_c),
+#if defined(__x86_64__)
+    ROW(DTYPE_Q8_0, CPU_AVX2, 32,  matmul_q8_0_avx2),
+    ROW(DTYPE_Q4_0, CPU_AVX2, 32,  matmul_q4_0_avx2),
+    ROW(DTYPE_Q6_K, CPU_AVX2, 256, matmul_q6_k_avx2),
+#endif
+    ROW(DTYPE_Q8_0, 0, 32,  matmul_q8_0_c),
+    ROW(DTYPE_Q4_0, 0, 32,  matmul_q4_0_c),
     ROW(DTYPE_Q6_K, 0, 256, matmul_q6_k_c),
 };
 
-/* What a storage type gets that has no row: slow, and right at once. */
-static const struct matmul_row any_type = ROW(DTYPE_F32, 0, 0, matmul_float_c);
+/* Float32 activations with any storage type, through its to_f32; the dtype does not count. */
+static const struct matmul_row any_type[] = {
+#if defined(__x86_64__)
+    ROW(DTYPE_F32, CPU_AVX2, 0, matmul_float_avx2),
+#endif
+    ROW(DTYPE_F32, 0, 0, matmul_float_c),
+};
 
-/* Best first. */
+#define SET(suffix, need) {                                                                        \
+    .name = #suffix, .needs = (need), .round_row = round_row_##suffix,                              \
+    .rmsnorm = rmsnorm_##suffix, .add_scale = add_scale_##suffix, .gelu_mul = gelu_mul_##suffix,   \
+    .softcap = softcap_##suffix, .rope = rope_##suffix, .attend = attend_##suffix }
+
 static const struct kernel_set sets[] = {
-    {
-        .name = "c", .needs = 0, .round_row = round_row_c, .rmsnorm = rmsnorm_c,
-        .add_scale = add_scale_c, .gelu_mul = gelu_mul_c, .softcap = softcap_c, .rope = rope_c,
-        .attend = attend_c,
-    },
+#if defined(__x86_64__)
+    SET(avx2, CPU_AVX2),
+#endif
+    SET(c, 0),
 };
 /* clang-format on */
 
+static bool fits(uint32_t needs)
+{
+    return (needs & ~cpu_features()) == 0;
+}
+
 const struct matmul_row *matmul_find(enum dtype dtype, bool rounded)
 {
-    uint32_t features = cpu_features();
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (rows[i].dtype == dtype && (rows[i].act_block != 0) == rounded &&
-            (rows[i].needs & ~features) == 0)
+    for (size_t i = 0; rounded && i < sizeof rows / sizeof *rows; i++)
+        if (rows[i].dtype == dtype && fits(rows[i].needs))
             return &rows[i];
-    return rounded ? NULL : &any_type;
+    for (size_t i = 0; !rounded && i < sizeof any_type / sizeof *any_type; i++)
+        if (fits(any_type[i].needs))
+            return &any_type[i];
+    return NULL;
 }
 
 const struct kernel_set *kernels_find(void)
 {
-    uint32_t features = cpu_features();
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
-        if ((sets[i].needs & ~features) == 0)
+        if (fits(sets[i].needs))
             return &sets[i];
     assert(false); /* the last row needs nothing */
     return NULL;
+}
+
+const struct matmul_row *matmul_rows(size_t *out_n)
+{
+    *out_n = sizeof rows / sizeof *rows;
+    return rows;
+}
+
+const struct kernel_set *kernel_sets(size_t *out_n)
+{
+    *out_n = sizeof sets / sizeof *sets;
+    return sets;
 }

@@ -71,3 +71,7 @@ struct kernel_set {
 
 /* The best set for this CPU. Static. */
 const struct kernel_set *kernels_find(void);
+
+/* All rows, also those this CPU cannot run (see needs): for tests and measurements. */
+const struct matmul_row *matmul_rows(size_t *out_n);
+const struct kernel_set *kernel_sets(size_t *out_n);

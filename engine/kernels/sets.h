@@ -14,3 +14,18 @@ void gelu_mul_c(float *out, const float *gate, const float *up, size_t n);
 void softcap_c(float *x, size_t n, float cap);
 void rope_c(float *x, const float *cos, const float *sin, size_t heads, size_t half);
 void attend_c(const struct attend_task *task);
+
+#if defined(__x86_64__)
+matmul_kernel matmul_float_avx2;
+matmul_kernel matmul_q8_0_avx2;
+matmul_kernel matmul_q4_0_avx2;
+matmul_kernel matmul_q6_k_avx2;
+
+void round_row_avx2(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n, size_t block);
+void rmsnorm_avx2(float *out, const float *x, const float *weight, size_t n, float epsilon);
+void add_scale_avx2(float *x, const float *y, size_t n, float scale);
+void gelu_mul_avx2(float *out, const float *gate, const float *up, size_t n);
+void softcap_avx2(float *x, size_t n, float cap);
+void rope_avx2(float *x, const float *cos, const float *sin, size_t heads, size_t half);
+void attend_avx2(const struct attend_task *task);
+#endif

@@ -1,0 +1,335 @@
+/* Products with rounded activations, AVX2: the same whole numbers and the same order as matmul_c.c.
+ *
+ * Eight rows of weights are computed side by side, one in each 32-bit lane. Their blocks are first
+ * laid out as panels: bytes 4g .. 4g+3 of row i stand in lane i of vector g. A panel is then
+ * multiplied with 4 broadcast activations at a time, for all activation rows before the next one
+ * is made; so no sum runs across lanes, and one row gives the same bits as many. */
+#include "engine/kernels/math_avx2.h"
+#include "engine/kernels/sets.h"
+#include <string.h>
+
+#define LANES ((size_t)8)
+#define STRIP 256 /* values of a panel: 8 blocks of 32, or one of 256 */
+#define GROUPS_MAX                                                                                 \
+    4               /* groups of eight weight rows whose panels share a look at the activations    \
+                     */
+#define ACT_ROWS 16 /* activation rows for which panels are kept */
+#define ACT_ROWS_LONE 2 /* up to so many rows, memory is the limit: fewer streams are faster */
+
+struct panel {
+    __m256i w[STRIP / 4];
+    __m256 scale[STRIP / 32];      /* of block b, row in lane; a block of 256: [0] */
+    __m256i sub_scale[STRIP / 16]; /* q6_k: of 16 values, as a pair of equal int16 */
+};
+
+/* How a storage type is unpacked and multiplied. */
+struct steps {
+    /* blocks [strip / 32 or 1] of eight rows, which begin at row[i] */
+    void (*unpack)(struct panel *p, const uint8_t *const row[LANES], size_t n_blocks);
+    /* add the strip's products with n activation rows, 1 <= n <= 4 */
+    void (*multiply)(__m256 *sum, const struct panel *p, const struct act_rows *x, size_t r,
+                     size_t n, size_t first_block, size_t n_blocks);
+};
+
+/* 16 bytes at `at` of eight rows -> v[j]: dword j of row i in lane i. */
+static inline void load_transposed(__m256i v[4], const uint8_t *const row[LANES], size_t at)
+{
+    __m256i a[4];
+    for (size_t i = 0; i < 4; i++) {
+        __m128i low = _mm_loadu_si128((const __m128i *)(const void *)(row[i] + at));
+        __m128i high = _mm_loadu_si128((const __m128i *)(const void *)(row[i + 4] + at));
+        a[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+    }
+    __m256i t0 = _mm256_unpacklo_epi32(a[0], a[1]), t1 = _mm256_unpackhi_epi32(a[0], a[1]);
+    __m256i t2 = _mm256_unpacklo_epi32(a[2], a[3]), t3 = _mm256_unpackhi_epi32(a[2], a[3]);
+    v[0] = _mm256_unpacklo_epi64(t0, t2);
+    v[1] = _mm256_unpackhi_epi64(t0, t2);
+    v[2] = _mm256_unpacklo_epi64(t1, t3);
+    v[3] = _mm256_unpackhi_epi64(t1, t3);
+}
+
+static inline short half_bits(const uint8_t *bytes)
+{
+    short half;
+    memcpy(&half, bytes, sizeof half);
+    return half;
+}
+
+/* The half floats at `at` of eight rows. */
+static inline __m256 load_scales(const uint8_t *const row[LANES], size_t at)
+{
+    return _mm256_cvtph_ps(_mm_setr_epi16(half_bits(row[0] + at), half_bits(row[1] + at),
+                                          half_bits(row[2] + at), half_bits(row[3] + at),
+                                          half_bits(row[4] + at), half_bits(row[5] + at),
+                                          half_bits(row[6] + at), half_bits(row[7] + at)));
+}
+
+static inline __m256i four_acts(const int8_t *q)
+{
+    int32_t four;
+    memcpy(&four, q, sizeof four);
+    return _mm256_set1_epi32(four);
+}
+
+/* sum += (scale of weights * scale of activations) * whole, not fused. */
+static inline __m256 add_block(__m256 sum, __m256 scale, float act_scale, __m256i whole)
+{
+    __m256 factor = _mm256_mul_ps(scale, _mm256_set1_ps(act_scale));
+    return _mm256_add_ps(sum, _mm256_mul_ps(factor, _mm256_cvtepi32_ps(whole)));
+}
+
+/* ---- q4_0 ---- */
+
+static void q4_0_unpack(struct panel *p, const uint8_t *const row[LANES], size_t n_blocks)
+{
+    const __m256i low = _mm256_set1_epi8(15);
+    for (size_t b = 0; b < n_blocks; b++) {
+        __m256i v[4];
+        p->scale[b] = load_scales(row, 18 * b);
+        load_transposed(v, row, 18 * b + 2);
+        for (size_t j = 0; j < 4; j++) {
+            p->w[8 * b + j] = _mm256_and_si256(v[j], low);
+            p->w[8 * b + j + 4] = _mm256_and_si256(_mm256_srli_epi16(v[j], 4), low);
+        }
+    }
+}
+
+/* A nibble is at most 15 and an activation 127, so eight products of a pair fit 16 bits: 30480. */
+static ALWAYS_INLINE void q4_0_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
+                                    size_t r, size_t n, size_t first_block, size_t n_blocks)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    size_t blocks = x->width / 32;
+    for (size_t b = 0; b < n_blocks; b++) {
+        __m256i pairs[4];
+        const __m256i *w = p->w + 8 * b;
+        const int8_t *q = x->q + r * x->width + 32 * (first_block + b);
+        for (size_t i = 0; i < n; i++)
+            pairs[i] = _mm256_maddubs_epi16(w[0], four_acts(q + i * x->width));
+        for (size_t g = 1; g < 8; g++)
+            for (size_t i = 0; i < n; i++)
+                pairs[i] = _mm256_add_epi16(
+                    pairs[i], _mm256_maddubs_epi16(w[g], four_acts(q + i * x->width + 4 * g)));
+        for (size_t i = 0; i < n; i++) {
+            size_t at = (r + i) * blocks + first_block + b;
+            __m256i whole = _mm256_sub_epi32(_mm256_madd_epi16(pairs[i], ones),
+                                             _mm256_set1_epi32(8 * x->sum[at]));
+            sum[i] = add_block(sum[i], p->scale[b], x->scale[at], whole);
+        }
+    }
+}
+
+/* ---- q8_0 ---- */
+
+static void q8_0_unpack(struct panel *p, const uint8_t *const row[LANES], size_t n_blocks)
+{
+    for (size_t b = 0; b < n_blocks; b++) {
+        p->scale[b] = load_scales(row, 34 * b);
+        load_transposed(p->w + 8 * b, row, 34 * b + 2);
+        load_transposed(p->w + 8 * b + 4, row, 34 * b + 18);
+    }
+}
+
+/* |w| times sign(w) x: at most 128 * 127 * 2 in 16 bits, so each pair goes to 32 bits at once. */
+static ALWAYS_INLINE void q8_0_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
+                                    size_t r, size_t n, size_t first_block, size_t n_blocks)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    size_t blocks = x->width / 32;
+    for (size_t b = 0; b < n_blocks; b++) {
+        __m256i whole[4];
+        const __m256i *w = p->w + 8 * b;
+        const int8_t *q = x->q + r * x->width + 32 * (first_block + b);
+        for (size_t i = 0; i < n; i++)
+            whole[i] = _mm256_setzero_si256();
+        for (size_t g = 0; g < 8; g++) {
+            __m256i size = _mm256_abs_epi8(w[g]);
+            for (size_t i = 0; i < n; i++) {
+                __m256i a = _mm256_sign_epi8(four_acts(q + i * x->width + 4 * g), w[g]);
+                whole[i] = _mm256_add_epi32(whole[i],
+                                            _mm256_madd_epi16(_mm256_maddubs_epi16(size, a), ones));
+            }
+        }
+        for (size_t i = 0; i < n; i++) {
+            size_t at = (r + i) * blocks + first_block + b;
+            sum[i] = add_block(sum[i], p->scale[b], x->scale[at], whole[i]);
+        }
+    }
+}
+
+/* ---- q6_k ---- */
+
+/* Values 4j .. 4j+3 of each 16: lower bits from ql, upper ones from qh (spec weights.md 6). */
+static inline void q6_k_quarter(__m256i *w, __m256i first, __m256i second, __m256i high)
+{
+    const __m256i low = _mm256_set1_epi8(15), two = _mm256_set1_epi8(0x30);
+    w[0] = _mm256_or_si256(_mm256_and_si256(first, low),
+                           _mm256_and_si256(_mm256_slli_epi16(high, 4), two));
+    w[8] = _mm256_or_si256(_mm256_and_si256(second, low),
+                           _mm256_and_si256(_mm256_slli_epi16(high, 2), two));
+    w[16] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(first, 4), low),
+                            _mm256_and_si256(high, two));
+    w[24] = _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(second, 4), low),
+                            _mm256_and_si256(_mm256_srli_epi16(high, 2), two));
+}
+
+static void q6_k_unpack(struct panel *p, const uint8_t *const row[LANES], size_t n_blocks)
+{
+    (void)n_blocks; /* one */
+    p->scale[0] = load_scales(row, 208);
+    for (size_t part = 0; part < 4; part++) { /* 16 bytes of qh each */
+        size_t half = part / 2, e = part % 2;
+        __m256i first[4], second[4], high[4];
+        load_transposed(first, row, 64 * half + 16 * e);
+        load_transposed(second, row, 64 * half + 32 + 16 * e);
+        load_transposed(high, row, 128 + 32 * half + 16 * e);
+        for (size_t j = 0; j < 4; j++)
+            q6_k_quarter(p->w + 32 * half + 4 * e + j, first[j], second[j], high[j]);
+    }
+    __m256i scales[4];
+    load_transposed(scales, row, 192);
+    for (size_t g = 0; g < 16; g++) { /* byte g % 4 of a dword becomes two equal int16 */
+        int at = (int)(g % 4);
+        const __m256i pick =
+            _mm256_add_epi8(_mm256_setr_epi8(-128, 0, -128, 0, -128, 4, -128, 4, -128, 8, -128, 8,
+                                             -128, 12, -128, 12, -128, 0, -128, 0, -128, 4, -128, 4,
+                                             -128, 8, -128, 8, -128, 12, -128, 12),
+                            _mm256_set1_epi16((short)(at * 256)));
+        p->sub_scale[g] = _mm256_srai_epi16(_mm256_shuffle_epi8(scales[g / 4], pick), 8);
+    }
+}
+
+/* Two products of a pair fit 16 bits (63 * 127 * 4 = 32004); so does 16 times a sum of 16
+ * activations, which takes the offset of 32 away again. */
+static ALWAYS_INLINE void q6_k_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
+                                    size_t r, size_t n, size_t first_block, size_t n_blocks)
+{
+    size_t blocks = x->width / 256;
+    (void)n_blocks; /* one */
+    __m256i whole[4];
+    for (size_t i = 0; i < n; i++)
+        whole[i] = _mm256_setzero_si256();
+    for (size_t g = 0; g < 16; g++) {
+        const __m256i *w = p->w + 4 * g;
+        const __m256i scale = p->sub_scale[g];
+        for (size_t i = 0; i < n; i++) {
+            const int8_t *q = x->q + (r + i) * x->width + 256 * first_block + 16 * g;
+            __m256i a = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], four_acts(q)),
+                                         _mm256_maddubs_epi16(w[1], four_acts(q + 4)));
+            __m256i b = _mm256_add_epi16(_mm256_maddubs_epi16(w[2], four_acts(q + 8)),
+                                         _mm256_maddubs_epi16(w[3], four_acts(q + 12)));
+            int32_t offset = x->sum[(r + i) * blocks * 16 + first_block * 16 + g];
+            __m256i taken = _mm256_set1_epi16((short)(16 * offset));
+            __m256i product =
+                _mm256_add_epi32(_mm256_madd_epi16(a, scale), _mm256_madd_epi16(b, scale));
+            product = _mm256_sub_epi32(product, _mm256_madd_epi16(taken, scale));
+            whole[i] = _mm256_add_epi32(whole[i], product);
+        }
+    }
+    for (size_t i = 0; i < n; i++)
+        sum[i] = add_block(sum[i], p->scale[0], x->scale[(r + i) * blocks + first_block], whole[i]);
+}
+
+/* ---- all types ---- */
+
+/* A number of rows that the compiler knows keeps their sums in registers. */
+#define MULTIPLY(type)                                                                             \
+    static void type##_multiply(__m256 *sum, const struct panel *p, const struct act_rows *x,      \
+                                size_t r, size_t n, size_t first_block, size_t n_blocks)           \
+    {                                                                                              \
+        __m256 kept[4] = {sum[0], sum[n > 1], sum[n > 2 ? 2 : 0], sum[n > 3 ? 3 : 0]};             \
+        if (n == 4)                                                                                \
+            type##_rows(kept, p, x, r, 4, first_block, n_blocks);                                  \
+        else if (n == 3)                                                                           \
+            type##_rows(kept, p, x, r, 3, first_block, n_blocks);                                  \
+        else if (n == 2)                                                                           \
+            type##_rows(kept, p, x, r, 2, first_block, n_blocks);                                  \
+        else                                                                                       \
+            type##_rows(kept, p, x, r, 1, first_block, n_blocks);                                  \
+        for (size_t i = 0; i < n; i++)                                                             \
+            sum[i] = kept[i];                                                                      \
+    }
+MULTIPLY(q4_0)
+MULTIPLY(q8_0)
+MULTIPLY(q6_k)
+
+static void store(float *out, __m256 sum, size_t n)
+{
+    float lane[LANES];
+    if (n == LANES) {
+        _mm256_storeu_ps(out, sum);
+        return;
+    }
+    _mm256_storeu_ps(lane, sum);
+    memcpy(out, lane, n * sizeof *out);
+}
+
+/* Some activation rows with up to GROUPS_MAX * 8 rows of weights. */
+static void matmul_tile(float *out, size_t stride, const struct weight_rows *w,
+                        const struct act_rows *x, const struct steps *steps, size_t r, size_t rows)
+{
+    __m256 sum[GROUPS_MAX][ACT_ROWS];
+    struct panel panel;
+    size_t values = w->type->block_values, blocks = w->width / values, strip = STRIP / values;
+    size_t groups = (w->end - w->begin + LANES - 1) / LANES;
+
+    for (size_t g = 0; g < groups; g++)
+        for (size_t i = 0; i < rows; i++)
+            sum[g][i] = _mm256_setzero_ps();
+    for (size_t b = 0; b < blocks; b += strip) {
+        size_t n_blocks = blocks - b < strip ? blocks - b : strip;
+        for (size_t g = 0; g < groups; g++) {
+            const uint8_t *row[LANES];
+            for (size_t i = 0; i < LANES; i++) { /* beyond the end: the last row again */
+                size_t at = w->begin + g * LANES + i;
+                at = at < w->end ? at : w->end - 1;
+                row[i] = (const uint8_t *)w->data + at * w->row_bytes + b * w->type->block_bytes;
+            }
+            steps->unpack(&panel, row, n_blocks);
+            for (size_t i = 0; i < rows; i += 4)
+                steps->multiply(&sum[g][i], &panel, x, r + i, rows - i < 4 ? rows - i : 4, b,
+                                n_blocks);
+        }
+    }
+    for (size_t g = 0; g < groups; g++) {
+        size_t at = w->begin + g * LANES;
+        for (size_t i = 0; i < rows; i++)
+            store(out + (r + i) * stride + at, sum[g][i],
+                  w->end - at < LANES ? w->end - at : LANES);
+    }
+}
+
+static void matmul_steps(float *out, size_t stride, const struct weight_rows *w,
+                         const struct act_rows *x, const struct steps *steps)
+{
+    size_t each = LANES * (x->rows <= ACT_ROWS_LONE ? 1 : GROUPS_MAX);
+    for (size_t begin = w->begin; begin < w->end; begin += each) {
+        struct weight_rows part = *w;
+        part.begin = begin;
+        part.end = w->end - begin < each ? w->end : begin + each;
+        for (size_t r = 0; r < x->rows; r += ACT_ROWS)
+            matmul_tile(out, stride, &part, x, steps, r,
+                        x->rows - r < ACT_ROWS ? x->rows - r : ACT_ROWS);
+    }
+}
+
+void matmul_q4_0_avx2(float *out, size_t stride, const struct weight_rows *w,
+                      const struct act_rows *x)
+{
+    static const struct steps steps = {q4_0_unpack, q4_0_multiply};
+    matmul_steps(out, stride, w, x, &steps);
+}
+
+void matmul_q8_0_avx2(float *out, size_t stride, const struct weight_rows *w,
+                      const struct act_rows *x)
+{
+    static const struct steps steps = {q8_0_unpack, q8_0_multiply};
+    matmul_steps(out, stride, w, x, &steps);
+}
+
+void matmul_q6_k_avx2(float *out, size_t stride, const struct weight_rows *w,
+                      const struct act_rows *x)
+{
+    static const struct steps steps = {q6_k_unpack, q6_k_multiply};
+    matmul_steps(out, stride, w, x, &steps);
+}

@@ -1,0 +1,361 @@
+/* Every row of the tables against `_c`, on sizes that do not divide. */
+#include "engine/base/heap.h"
+#include "engine/kernels/cpu.h"
+#include "engine/kernels/kernels.h"
+#include <assert.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static uint64_t random_state = 7;
+
+static uint32_t random_bits(void)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(random_state >> 32);
+}
+
+static float random_float(void)
+{
+    return (float)(int32_t)random_bits() * 0x1p-31f;
+}
+
+static void fill(float *x, size_t n, float size)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] = size * random_float();
+}
+
+static bool runs_here(uint32_t needs)
+{
+    return (needs & ~cpu_features()) == 0;
+}
+
+/* ---- products ---- */
+
+/* Random blocks with sane scales, all quants possible. */
+static void make_blocks(uint8_t *data, const struct quant_row *type, size_t n_blocks)
+{
+    size_t scale_at = type->dtype == DTYPE_Q6_K ? 208 : 0;
+    for (size_t i = 0; i < n_blocks * type->block_bytes; i++)
+        data[i] = (uint8_t)random_bits();
+    for (size_t b = 0; b < n_blocks; b++) {
+        uint16_t half = quant_f32_to_f16(0.01f * random_float());
+        memcpy(data + b * type->block_bytes + scale_at, &half, sizeof half);
+    }
+    if (n_blocks > 1) /* a block that goes as far as its numbers do */
+        memset(data + scale_at + 2, type->dtype == DTYPE_Q8_0 ? 0x80 : 0xff,
+               type->dtype == DTYPE_Q6_K ? 0 : type->block_bytes - 2);
+}
+
+struct case_of {
+    struct weight_rows w;
+    struct act_rows x;
+    float *out, *expected;
+};
+
+static const struct matmul_row *plain_row(enum dtype dtype)
+{
+    size_t n;
+    const struct matmul_row *rows = matmul_rows(&n);
+    for (size_t i = 0; i < n; i++)
+        if (rows[i].dtype == dtype && rows[i].needs == 0)
+            return &rows[i];
+    fail_msg("%s has no plain kernel", quant_name(dtype));
+    return NULL;
+}
+
+static void check_rounded(const struct matmul_row *row, size_t width, size_t n_out, size_t n_rows)
+{
+    const struct quant_row *type = quant_find(row->dtype);
+    size_t blocks = width / type->block_values, groups = width / ACT_GROUP(row->act_block);
+    uint8_t *data = heap_array(uint8_t, n_out * blocks * type->block_bytes);
+    float *x = heap_array(float, n_rows *width), *scale = heap_array(float, n_rows *blocks);
+    int8_t *q = heap_array(int8_t, n_rows * width);
+    int32_t *sum = heap_array(int32_t, n_rows * groups);
+    float *out = heap_array(float, n_rows *n_out), *expected = heap_array(float, n_rows *n_out);
+
+    make_blocks(data, type, n_out * blocks);
+    fill(x, n_rows * width, 5.0f);
+    for (size_t i = 0; i < width; i++) /* all activations as large as they can be */
+        x[i] = x[i] < 0.0f ? -5.0f : 5.0f;
+    for (size_t r = 0; r < n_rows; r++)
+        kernels_find()->round_row(q + r * width, scale + r * blocks, sum + r * groups,
+                                  x + r * width, width, row->act_block);
+    struct weight_rows w = {.type = type,
+                            .data = data,
+                            .row_bytes = blocks * type->block_bytes,
+                            .width = width,
+                            .begin = 1,
+                            .end = n_out};
+    struct act_rows a = {.rows = n_rows,
+                         .width = width,
+                         .x = x,
+                         .q = q,
+                         .scale = scale,
+                         .sum = sum,
+                         .block = row->act_block};
+    row->run(out, n_out, &w, &a);
+    plain_row(row->dtype)->run(expected, n_out, &w, &a);
+    for (size_t i = 0; i < n_rows * n_out; i++)
+        if (out[i] != expected[i])
+            fail_msg("%s, %zu x %zu x %zu: [%zu] is %.9g, expected %.9g", row->name, n_rows, n_out,
+                     width, i, (double)out[i], (double)expected[i]);
+    heap_free(data);
+    heap_free(x);
+    heap_free(scale);
+    heap_free(q);
+    heap_free(sum);
+    heap_free(out);
+    heap_free(expected);
+}
+
+static void test_rounded_products(void **state)
+{
+    (void)state;
+    size_t n;
+    const struct matmul_row *rows = matmul_rows(&n);
+    for (size_t i = 0; i < n; i++) {
+        size_t block = rows[i].act_block;
+        if (!runs_here(rows[i].needs))
+            continue;
+        check_rounded(&rows[i], block, 2, 1);
+        check_rounded(&rows[i], 3 * block, 20, 2);
+        check_rounded(&rows[i], 11 * block, 70, 3);
+        check_rounded(&rows[i], 8 * block, 41, 37);
+    }
+}
+
+/* Float32 activations: the same sums up to the rounding of each step. */
+static void check_float(enum dtype dtype, size_t width, size_t n_out, size_t n_rows)
+{
+    const struct quant_row *type = quant_find(dtype);
+    size_t row_bytes = width / type->block_values * type->block_bytes;
+    uint8_t *data = heap_array(uint8_t, n_out * row_bytes);
+    float *x = heap_array(float, n_rows *width), *values = heap_array(float, n_out *width);
+    float *out = heap_array(float, n_rows *n_out), *expected = heap_array(float, n_rows *n_out);
+
+    if (type->from_f32) {
+        fill(values, n_out * width, 1.0f);
+        type->from_f32(data, values, n_out * width);
+    } else {
+        make_blocks(data, type, n_out * width / type->block_values);
+    }
+    type->to_f32(values, data, n_out * width);
+    fill(x, n_rows * width, 2.0f);
+    struct weight_rows w = {.type = type,
+                            .data = data,
+                            .row_bytes = row_bytes,
+                            .width = width,
+                            .begin = 0,
+                            .end = n_out};
+    struct act_rows a = {.rows = n_rows, .width = width, .x = x};
+    matmul_find(dtype, false)->run(out, n_out, &w, &a);
+    cpu_set_mask(0);
+    matmul_find(dtype, false)->run(expected, n_out, &w, &a);
+    cpu_set_mask(UINT32_MAX);
+    for (size_t r = 0; r < n_rows; r++)
+        for (size_t i = 0; i < n_out; i++) {
+            double size = 0.0, exact = 0.0, bound;
+            for (size_t j = 0; j < width; j++) {
+                double product = (double)values[i * width + j] * (double)x[r * width + j];
+                size += fabs(product);
+                exact += product;
+            }
+            bound = size * 1e-6;
+            assert_true(fabs(exact - (double)out[r * n_out + i]) <= bound);
+            assert_true(fabs(exact - (double)expected[r * n_out + i]) <= bound);
+        }
+    heap_free(data);
+    heap_free(x);
+    heap_free(values);
+    heap_free(out);
+    heap_free(expected);
+}
+
+static void test_float_products(void **state)
+{
+    (void)state;
+    static const enum dtype types[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16,
+                                       DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q6_K};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+        size_t block = quant_find(types[i])->block_values;
+        check_float(types[i], block, 1, 1);
+        check_float(types[i], block == 1 ? 301 : 5 * block, 7, 3);
+        check_float(types[i], block == 1 ? 1023 : 9 * block, 6, 19);
+    }
+}
+
+static void test_types_without_a_row(void **state)
+{
+    (void)state;
+    assert_null(matmul_find(DTYPE_BF16, true));
+    assert_non_null(matmul_find(DTYPE_BF16, false));
+    cpu_set_mask(0);
+    assert_string_equal(matmul_find(DTYPE_Q4_0, true)->name, "matmul_q4_0_c");
+    assert_string_equal(kernels_find()->name, "c");
+    cpu_set_mask(UINT32_MAX);
+}
+
+/* ---- the rest: the same bits in every set ---- */
+
+enum { LONGEST = 517 };
+
+struct numbers {
+    float x[LONGEST + 1], y[LONGEST + 1], z[LONGEST + 1];
+};
+
+static void make_numbers(struct numbers *n, float size)
+{
+    fill(n->x, LONGEST, size);
+    fill(n->y, LONGEST, 1.0f);
+    fill(n->z, LONGEST, 1.0f);
+    n->x[LONGEST] = n->y[LONGEST] = n->z[LONGEST] = 42.0f; /* must stay */
+}
+
+static void same(const char *what, const struct kernel_set *set, const float *a, const float *b)
+{
+    for (size_t i = 0; i <= LONGEST; i++)
+        if (a[i] != b[i] && (a[i] == a[i] || b[i] == b[i])) /* a NaN is a NaN */
+            fail_msg("%s, %s: [%zu] is %.9g, expected %.9g", set->name, what, i, (double)a[i],
+                     (double)b[i]);
+}
+
+static void check_elements(const struct kernel_set *set, const struct kernel_set *plain, size_t n,
+                           float size)
+{
+    struct numbers a, b;
+    make_numbers(&a, size);
+    b = a;
+    set->rmsnorm(a.y, a.x, a.z, n, 1e-6f);
+    plain->rmsnorm(b.y, b.x, b.z, n, 1e-6f);
+    same("rmsnorm", set, a.y, b.y);
+    set->rmsnorm(a.x, a.x, NULL, n, 1e-6f);
+    plain->rmsnorm(b.x, b.x, NULL, n, 1e-6f);
+    same("rmsnorm in place", set, a.x, b.x);
+    make_numbers(&a, size);
+    b = a;
+    set->add_scale(a.x, a.y, n, 0.7f);
+    plain->add_scale(b.x, b.y, n, 0.7f);
+    same("add_scale", set, a.x, b.x);
+    set->gelu_mul(a.x, a.x, a.z, n);
+    plain->gelu_mul(b.x, b.x, b.z, n);
+    same("gelu_mul", set, a.x, b.x);
+    make_numbers(&a, size);
+    b = a;
+    set->gelu_mul(a.z, a.x, NULL, n);
+    plain->gelu_mul(b.z, b.x, NULL, n);
+    same("gelu", set, a.z, b.z);
+    set->softcap(a.x, n, 1.5f);
+    plain->softcap(b.x, n, 1.5f);
+    same("softcap", set, a.x, b.x);
+    make_numbers(&a, size);
+    b = a;
+    set->rope(a.x, a.y, a.z, n < 40 ? 2 : 1, n / 4);
+    plain->rope(b.x, b.y, b.z, n < 40 ? 2 : 1, n / 4);
+    same("rope", set, a.x, b.x);
+}
+
+static void check_rounding(const struct kernel_set *set, const struct kernel_set *plain,
+                           size_t block, float size)
+{
+    enum { N = 768 };
+    float x[N], scale[2][N / 32];
+    int8_t q[2][N];
+    int32_t sum[2][N / 16];
+    assert(block == 32 || block == 256);
+    memset(scale, 0, sizeof scale);
+    memset(sum, 0, sizeof sum);
+    fill(x, N, size);
+    for (size_t i = 0; i < block; i++) /* halves: to the even one */
+        x[i] = i ? (float)i * 0.5f - 4.0f : 127.0f;
+    memset(x + block, 0, block * sizeof *x); /* nothing at all */
+    x[N - 1] = NAN;
+    set->round_row(q[0], scale[0], sum[0], x, N, block);
+    plain->round_row(q[1], scale[1], sum[1], x, N, block);
+    assert_memory_equal(q[0], q[1], N);
+    assert_memory_equal(scale[0], scale[1], sizeof scale[0]);
+    assert_memory_equal(sum[0], sum[1], sizeof sum[0]);
+    assert_true(scale[0][0] == 1.0f && q[0][0] == 127 && q[0][9] == 0 && q[0][11] == 2);
+    for (size_t i = 0; i < N - 1; i++) {
+        float step = scale[0][i / block];
+        if (step < ACT_STEP_MIN)
+            assert_int_equal(q[0][i], 0);
+        else
+            assert_true(fabsf(step * (float)q[0][i] - x[i]) <= step * 0.5001f);
+    }
+}
+
+static void test_sets_agree(void **state)
+{
+    (void)state;
+    size_t n;
+    const struct kernel_set *sets = kernel_sets(&n), *plain = &sets[n - 1];
+    assert_int_equal(plain->needs, 0);
+    for (size_t i = 0; i < n; i++) {
+        if (!runs_here(sets[i].needs))
+            continue;
+        for (size_t length = 4; length <= LONGEST; length = length * 2 + 5) {
+            check_elements(&sets[i], plain, length, 0.3f);
+            check_elements(&sets[i], plain, length, 30.0f);
+            check_elements(&sets[i], plain, length, 1e30f);
+        }
+        check_elements(&sets[i], plain, LONGEST, 4.0f);
+        static const float sizes[] = {1e-38f, 1e-30f, 1e-10f, 0.1f, 1.0f, 30.0f, 1e10f, 1e37f};
+        for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+            check_rounding(&sets[i], plain, 32, sizes[k]);
+            check_rounding(&sets[i], plain, 256, sizes[k]);
+        }
+    }
+}
+
+#define HEADS ((size_t)4)
+#define D ((size_t)72)
+#define PAGES ((size_t)3)
+
+/* Attention differs between sets in the last bits only. */
+static void test_attend_agrees(void **state)
+{
+    (void)state;
+    size_t n, page_values = ATTEND_PAGE_KEYS * D;
+    const struct kernel_set *sets = kernel_sets(&n);
+    float *memory = heap_array(float, 2 * PAGES * page_values);
+    const void *keys[PAGES], *values[PAGES];
+    float q[HEADS * D], out[HEADS * D] = {0}, expected[HEADS * D] = {0};
+    struct attend_shape shape = {.heads = HEADS, .kv_heads = 1, .head_dim = D, .type = DTYPE_F32};
+    struct attend_query query = {.q = q, .keys = keys, .values = values, .first = 5, .end = 150};
+    struct attend_task task = {
+        .shape = &shape, .queries = &query, .n_queries = 1, .head_begin = 0, .head_end = HEADS};
+
+    fill(memory, 2 * PAGES * page_values, 1.0f);
+    fill(q, HEADS * D, 3.0f);
+    for (size_t p = 0; p < PAGES; p++) {
+        keys[p] = memory + 2 * p * page_values;
+        values[p] = memory + (2 * p + 1) * page_values;
+    }
+    query.out = expected;
+    sets[n - 1].attend(&task);
+    for (size_t i = 0; i < n; i++) {
+        if (!runs_here(sets[i].needs))
+            continue;
+        query.out = out;
+        sets[i].attend(&task);
+        for (size_t j = 0; j < HEADS * D; j++)
+            assert_true(fabsf(out[j] - expected[j]) < 2e-5f);
+    }
+    heap_free(memory);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_types_without_a_row), cmocka_unit_test(test_rounded_products),
+        cmocka_unit_test(test_float_products),      cmocka_unit_test(test_sets_agree),
+        cmocka_unit_test(test_attend_agrees),
+    };
+    print_message("seed %llu\n", (unsigned long long)random_state);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
