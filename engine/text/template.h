@@ -6,7 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum chat_role { CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT, CHAT_TOOL };
+#define TEMPLATE_TOKENS_MAX ((size_t)1 << 20) /* of a prompt */
+
+/* A developer message that comes first is a system message. CHAT_OTHER: see role_name. */
+enum chat_role { CHAT_SYSTEM, CHAT_USER, CHAT_ASSISTANT, CHAT_TOOL, CHAT_DEVELOPER, CHAT_OTHER };
 enum media_kind { MEDIA_NONE = 0, MEDIA_IMAGE = 1, MEDIA_VIDEO = 2, MEDIA_AUDIO = 3 };
 
 /* A piece of a message: text, or the place of a medium (kind != MEDIA_NONE). */
@@ -21,6 +24,12 @@ struct chat_call {
     struct span arguments; /* JSON text of an object, in its own spelling; "{}" or "null" is none */
 };
 
+/* An answer in the model's native form, a part of the assistant message with the call. */
+struct chat_response {
+    struct span name;  /* empty: "unknown" */
+    struct span value; /* JSON text */
+};
+
 struct chat_message {
     enum chat_role role;
     bool is_list; /* content was a list of parts: the parts of a system message are then spaced */
@@ -31,6 +40,10 @@ struct chat_message {
     struct span reasoning;    /* assistant only; empty: none */
     struct span tool_call_id; /* tool only */
     struct span name;         /* tool only; may be empty */
+    struct span value; /* tool only, instead of parts: JSON text of null, a number, true or false */
+    const struct chat_response *responses; /* assistant only, instead of tool messages after it */
+    size_t n_responses;
+    struct span role_name; /* CHAT_OTHER only */
 };
 
 struct chat {
@@ -40,7 +53,11 @@ struct chat {
     bool thinking;
     bool preserve_thinking;
     bool generation_prompt;
-    const size_t *media_tokens; /* [n_media] soft tokens of each medium, in order of appearance */
+    /* The template ends a last message with calls, answers and text so that the model has no turn
+     * to go on with (spec chat.md section 3). We leave that text out; true: as the template. */
+    bool keep_flaw;
+    const size_t *media_tokens; /* [n_media] soft tokens of each medium, in order of appearance;
+                                 * 0, or NULL for all: the bare marker, as the template leaves it */
     size_t n_media;
 };
 
@@ -55,14 +72,18 @@ struct prompt {
     struct ids ids; /* slots hold <|image|>, <|audio|> or <|video|> */
     struct soft_span *spans;
     size_t n_spans;
-    struct ids cuts; /* ascending positions that a later request may share (design, section 3) */
+    struct ids cuts; /* positions that a later request may share (design, section 3): after the
+                      * system turn, after each medium, before the generation suffix; ascending,
+                      * above 0 and below ids.size */
     bool starts_in_thought; /* the prompt ends inside an open thought */
 };
 void prompt_clear(struct prompt *p);
 
 /* Write the prompt of the July 2026 template (spec chat.md sections 2 to 5). Foreign text never
  * becomes a control token. Fails, naming the place
- * ("messages[2].tool_calls[0].function.arguments"), on what the template refuses; out is then
- * untouched. Later system messages are merged into the first one. */
+ * ("messages[2].tool_calls[0].function.arguments: not an object"), on what the template refuses
+ * and on tools that are no list of functions; out is then untouched. A later system message is a
+ * turn of its own. A medium in a place that is not shown (a tool message without its call, a first
+ * system message) gets no span. */
 MUST_CHECK bool template_render(const struct tokenizer *t, const struct chat *chat,
                                 struct prompt *out, struct status *st);

@@ -189,6 +189,11 @@ int32_t tokenizer_special(const struct tokenizer *t, enum special which)
     return t->special_ids[which];
 }
 
+const char *tokenizer_special_name(enum special which)
+{
+    return specials[which].name;
+}
+
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id)
 {
     assert(id >= 0 && (size_t)id < t->n);

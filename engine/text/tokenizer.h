@@ -57,6 +57,7 @@ void tokenizer_free(struct tokenizer *t);
 
 size_t tokenizer_size(const struct tokenizer *t);                         /* ids are 0 .. size-1 */
 int32_t tokenizer_special(const struct tokenizer *t, enum special which); /* -1: not in this file */
+const char *tokenizer_special_name(enum special which);                   /* "<|turn>"; static */
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id);         /* one of enum special */
 bool tokenizer_is_stop(const struct tokenizer *t, int32_t id); /* eos, turn end, tool response */
 /* A hash (FNV-1a 64) over pieces, types and merges: equal means the same ids for the same text. */

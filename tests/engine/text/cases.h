@@ -39,5 +39,6 @@ void ids_of(const json_t *list, struct ids *out);
 void assert_ids(const struct golden_case *c, const struct ids *got);
 void assert_text(const struct golden_case *c, struct span got, struct span expected);
 
-/* Does the engine what the case says? For tokenizer, tokenizer-special, detokenize and parse. */
-case_function case_encode, case_encode_special, case_detokenize, case_parse;
+/* Does the engine what the case says? For tokenizer, tokenizer-special, detokenize, parse and chat
+ * (chat_case.c). */
+case_function case_encode, case_encode_special, case_detokenize, case_parse, case_chat;

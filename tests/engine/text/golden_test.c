@@ -72,13 +72,18 @@ static void test_parse(void **state)
     run("parse", case_parse, 163);
 }
 
+static void test_chat(void **state)
+{
+    (void)state;
+    run("chat", case_chat, 236);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tokenizer),
-        cmocka_unit_test(test_tokenizer_special),
-        cmocka_unit_test(test_detokenize),
-        cmocka_unit_test(test_parse),
+        cmocka_unit_test(test_tokenizer),  cmocka_unit_test(test_tokenizer_special),
+        cmocka_unit_test(test_detokenize), cmocka_unit_test(test_parse),
+        cmocka_unit_test(test_chat),
     };
     return cmocka_run_group_tests(tests, open_golden, close_golden);
 }
