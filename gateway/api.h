@@ -1,0 +1,76 @@
+/* api.h - TABLE: method and path → handler; TABLE: status code → HTTP and OpenAI's words. */
+#pragma once
+#include "engine/base/bytes.h"
+#include "engine/base/status.h"
+#include "gateway/body.h"
+#include "gateway/ledger.h"
+#include <stdint.h>
+
+#define API_WIDTH 3840                     /* of a soft token of the 12B, for reservations */
+#define API_IMAGE_TOKENS ((size_t)280)     /* default budget of a picture */
+#define API_PATCH_BYTES ((size_t)2304 * 3) /* pixels of one soft token of a picture */
+#define API_AUDIO_TOKENS 750               /* of 30 s */
+#define API_AUDIO_SAMPLES ((size_t)480000)
+#define API_CONTEXT_TOKENS 32768 /* asked for, when a request does not say how many */
+#define API_OUTPUT_BYTES (1U << 20)
+
+/* What the handlers see of the world. */
+struct api_context {
+    const struct ledger_config *config;
+    const struct ledger *ledger;
+    int64_t created; /* unix seconds */
+    uint64_t random; /* seed of a request that names none */
+    bool draining;
+};
+
+/* Why a request is refused, before it is put in OpenAI's shape. */
+struct api_error {
+    enum status_code code;
+    bool medium;               /* the medium is meant: 415 instead of 400 */
+    char param[BODY_PATH_MAX]; /* "messages[0].content"; empty: none */
+    char text[240];
+    int64_t retry_after_s; /* 0: not said */
+};
+/* Always returns false. */
+bool api_refuse(struct api_error *error, enum status_code code, const char *param,
+                const char *format, ...) PRINTF_LIKE(4, 5);
+/* From an ACTION_END: text is the stage's or the ledger's. A text that begins with a path names
+ * the parameter. */
+void api_error_from_end(struct api_error *error, enum status_code code, const char *text,
+                        int64_t retry_after_s);
+unsigned api_http(const struct api_error *error);
+/* Appends {"error":{"message","type","param","code"}}. */
+void api_error_json(const struct api_error *error, struct buffer *out);
+
+/* What the ledger gets. Zeroed is empty. */
+struct api_request {
+    struct msg *msg; /* head.fields and the blobs */
+    uint32_t pipeline;
+    bool stream;
+    uint64_t reserve_bytes, work, input_hash;
+    uint32_t tokens_max;
+};
+void api_request_clear(struct api_request *request);
+
+/* One row of the table: a GET is answered at once, a POST has a body that becomes a request. */
+struct api_route {
+    const char *method, *path;
+    /* Appends the body of the answer; returns the HTTP status. */
+    unsigned (*answer)(const struct api_context *context, struct buffer *out);
+    const struct body_rule *rules;
+    size_t n_rules;
+    bool (*request)(const struct api_context *context, const struct body *body,
+                    struct api_request *out, struct api_error *error);
+};
+/* NULL: error is filled in; *out_allow then is the value of the Allow header of a 405, or NULL. */
+const struct api_route *api_find(const char *method, const char *path, struct api_error *error,
+                                 const char **out_allow);
+
+/* The handlers, one API a file. */
+#define API_CHAT_RULES 3
+extern const struct body_rule api_chat_rules[API_CHAT_RULES];
+bool api_chat_request(const struct api_context *context, const struct body *body,
+                      struct api_request *out, struct api_error *error);
+unsigned api_models_answer(const struct api_context *context, struct buffer *out);
+unsigned api_live_answer(const struct api_context *context, struct buffer *out);
+unsigned api_ready_answer(const struct api_context *context, struct buffer *out);
