@@ -41,10 +41,10 @@ size_t sequence_length(const struct sequence *s); /* tokens read so far */
 /* A token, or a soft slot, to be read next. */
 struct model_input {
     struct sequence *sequence;
-    int32_t id;        /* of a token; ignored when soft is there */
-    const float *soft; /* [width]: taken as it is, not scaled */
-    int32_t block;     /* -1; slots of one picture share a number >= 0 and must be in one forward */
+    const float *soft; /* [width] of a soft slot: taken as it is, not scaled */
     float *logits; /* [vocabulary] to be filled, soft-capped, suppressed ids -infinity; or NULL */
+    int32_t id;    /* of a token; ignored when soft is there */
+    int32_t block; /* -1; slots of one picture share a number >= 0 and must be in one forward */
 };
 
 /* One pass through the layers for up to rows_max tokens, with its own scratch memory. Several may

@@ -1,0 +1,216 @@
+/* The decoder against golden cases: exact arithmetic, within the tolerance each case states. */
+#include "engine/base/heap.h"
+#include "engine/model/hparams.h"
+#include "engine/model/model.h"
+#include "tests/engine/model/golden.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define ROWS_MAX 256
+
+static double tolerance_of(const struct weights *c)
+{
+    struct status st = {0};
+    double tolerance = 0;
+
+    if (!weights_f64(c, "golden.tolerance", &tolerance, &st))
+        fail_msg("%s", st.text);
+    return tolerance;
+}
+
+static void model_of(const struct weights *c, char *out, size_t size)
+{
+    struct span name;
+    struct status st = {0};
+
+    if (!weights_string(c, "golden.model", &name, &st))
+        fail_msg("%s", st.text);
+    (void)snprintf(out, size, "%.*s", (int)name.size, (const char *)name.data);
+}
+
+static void compare(const struct weights *c, const char *name, const float *values, size_t n)
+{
+    size_t n_expected = 0;
+    const float *expected = golden_f32(c, name, &n_expected);
+    double distance, tolerance = tolerance_of(c);
+
+    assert_int_equal(n, n_expected);
+    distance = golden_distance(values, expected, n);
+    print_message("    %-24s %.2g of %.2g\n", name, distance, tolerance);
+    if (!(distance <= tolerance))
+        fail_msg("%s: '%s' differs by %g, allowed %g", weights_path(c), name, distance, tolerance);
+}
+
+/* Tokens, and for media the embedding of the case in the slots. */
+static size_t inputs_of(const struct weights *c, struct model_input *inputs)
+{
+    size_t n = 0, n_types = 0, n_blocks = 0, n_values = 0;
+    const int32_t *ids = golden_i32(c, "tokens", &n);
+    const int32_t *types = NULL, *blocks = NULL;
+    const float *embedding = NULL;
+
+    assert_true(n <= ROWS_MAX);
+    if (weights_find(c, "types")) {
+        types = golden_i32(c, "types", &n_types);
+        blocks = golden_i32(c, "block", &n_blocks);
+        embedding = golden_f32(c, "embedding", &n_values);
+        assert_true(n_types == n && n_blocks == n);
+    }
+    for (size_t i = 0; i < n; i++) {
+        inputs[i] = (struct model_input){.id = ids[i], .block = -1};
+        if (types && types[i] != 0)
+            inputs[i].soft = embedding + i * (n_values / n);
+        if (blocks)
+            inputs[i].block = blocks[i];
+    }
+    return n;
+}
+
+struct trace {
+    const struct weights *c;
+    size_t compared;
+};
+
+static void watch(void *context, size_t layer, const char *name, const float *values, size_t rows,
+                  size_t width)
+{
+    struct trace *trace = context;
+    char full[64];
+
+    (void)snprintf(full, sizeof full, "layer.%zu.%s", layer, name);
+    if (strcmp(name, "embedding") == 0 || strcmp(name, "hidden") == 0)
+        (void)snprintf(full, sizeof full, "%s", name);
+    if (!weights_find(trace->c, full))
+        return;
+    compare(trace->c, full, values, rows * width);
+    trace->compared++;
+}
+
+/* Returns how many tensors beside the logits were compared. */
+static size_t check_case(const char *name, const int32_t *chunks, size_t n_chunks)
+{
+    struct weights *c = golden_case_open(name);
+    struct trace trace = {.c = c};
+    struct model_input inputs[ROWS_MAX];
+    struct golden_model m;
+    struct golden_reading reading = {.inputs = inputs,
+                                     .n = inputs_of(c, inputs),
+                                     .chunks = chunks,
+                                     .n_chunks = n_chunks,
+                                     .budget_us = 1,
+                                     .watch = chunks ? NULL : watch,
+                                     .watch_context = &trace};
+    char file[128];
+    float *logits;
+    size_t n;
+
+    model_of(c, file, sizeof file);
+    golden_model_open(&m, file, true, 1);
+    n = reading.n * model_hparams(m.model)->vocabulary;
+    logits = heap_array(float, n);
+    golden_read(m.model, &reading, logits);
+    compare(c, "logits", logits, n);
+    heap_free(logits);
+    golden_model_close(&m);
+    weights_close(c);
+    return trace.compared;
+}
+
+static void test_nano_q4_0(void **state)
+{
+    (void)state;
+    (void)check_case("text-nano-q4_0", NULL, 0);
+}
+
+static void test_nano_q8_0(void **state)
+{
+    (void)state;
+    (void)check_case("text-nano-q8_0", NULL, 0);
+}
+
+static void test_nano_f32(void **state)
+{
+    (void)state;
+    assert_int_equal(check_case("text-nano-f32", NULL, 0), 15);
+}
+
+static void test_nano_bf16(void **state)
+{
+    (void)state;
+    (void)check_case("text-nano-bf16", NULL, 0);
+}
+
+static void test_nano_f16(void **state)
+{
+    (void)state;
+    (void)check_case("text-nano-f16", NULL, 0);
+}
+
+static void test_small_q6_k(void **state)
+{
+    (void)state;
+    (void)check_case("text-small-q6_k", NULL, 0);
+}
+
+static void test_small_mixture(void **state)
+{
+    (void)state;
+    (void)check_case("text-small-q4_0-q6_k", NULL, 0);
+}
+
+static void test_image(void **state)
+{
+    (void)state;
+    assert_int_equal(check_case("image", NULL, 0), 1);
+}
+
+static void test_audio(void **state)
+{
+    (void)state;
+    assert_int_equal(check_case("audio", NULL, 0), 1);
+}
+
+static void test_mixed(void **state)
+{
+    struct weights *c = golden_case_open("mixed");
+    size_t n = 0;
+    const int32_t *chunks = golden_i32(c, "chunks", &n);
+
+    (void)state;
+    (void)check_case("mixed", NULL, 0);
+    (void)check_case("mixed", chunks, n);
+    weights_close(c);
+}
+
+static void test_chunks(void **state)
+{
+    struct weights *c = golden_case_open("chunks");
+    const struct tensor_view *t = weights_find(c, "chunks");
+    const int32_t *chunks;
+    size_t n = 0;
+
+    (void)state;
+    assert_non_null(t);
+    chunks = golden_i32(c, "chunks", &n);
+    for (size_t row = 0; row < t->dims[1]; row++)
+        (void)check_case("chunks", chunks + row * t->dims[0], t->dims[0]);
+    weights_close(c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nano_q4_0),     cmocka_unit_test(test_nano_q8_0),
+        cmocka_unit_test(test_nano_f32),      cmocka_unit_test(test_nano_bf16),
+        cmocka_unit_test(test_nano_f16),      cmocka_unit_test(test_small_q6_k),
+        cmocka_unit_test(test_small_mixture), cmocka_unit_test(test_image),
+        cmocka_unit_test(test_audio),         cmocka_unit_test(test_mixed),
+        cmocka_unit_test(test_chunks),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
