@@ -83,7 +83,7 @@ void prompt_clear(struct prompt *p);
  * becomes a control token. Fails, naming the place
  * ("messages[2].tool_calls[0].function.arguments: not an object"), on what the template refuses
  * and on tools that are no list of functions; out is then untouched. A later system message is a
- * turn of its own. A medium in a place that is not shown (a tool message without its call, a first
- * system message) gets no span. */
+ * turn of its own. A medium at a place that is not shown (a tool message without its call, a first
+ * system message) is refused, unless it has 0 tokens: spans are all media, in order. */
 MUST_CHECK bool template_render(const struct tokenizer *t, const struct chat *chat,
                                 struct prompt *out, struct status *st);

@@ -97,6 +97,21 @@ bool write_medium(struct writer *w, enum media_kind kind, size_t medium, struct 
     return true;
 }
 
+/* Every medium has its span, in order: whoever fills the slots counts on it. */
+static bool check_media(const struct writer *w, struct status *st)
+{
+    size_t n = 0;
+    for (size_t i = 0; w->media_tokens != NULL && i < w->n_media; i++) {
+        if (w->media_tokens[i] == 0)
+            continue;
+        if (n == w->prompt->n_spans || w->prompt->spans[n].medium != i)
+            return status_fail(st, STATUS_INVALID,
+                               "messages: medium %zu is at a place that is not shown", i);
+        n++;
+    }
+    return true;
+}
+
 bool writer_end(struct writer *w, struct status *st)
 {
     flush(w);
@@ -105,6 +120,8 @@ bool writer_end(struct writer *w, struct status *st)
                            tokenizer_special_name(w->missing));
     if (w->too_long)
         return status_fail(st, STATUS_LIMIT, "prompt of more than %zu tokens", TEMPLATE_TOKENS_MAX);
+    if (!check_media(w, st))
+        return false;
     struct ids *cuts = &w->prompt->cuts;
     if (cuts->size > 0 && (size_t)cuts->data[cuts->size - 1] == w->prompt->ids.size)
         cuts->size--;

@@ -34,7 +34,8 @@ MUST_CHECK bool write_medium(struct writer *w, enum media_kind kind, size_t medi
 /* A place that a later request may share. A control token, or nothing, comes next. */
 void write_cut(struct writer *w);
 
-/* Encode what is pending. Fails when something was missing or the prompt is too long. */
+/* Encode what is pending. Fails when a control token or a medium is missing, or the prompt is too
+ * long. */
 MUST_CHECK bool writer_end(struct writer *w, struct status *st);
 
 /* A value of a call, an answer or a declaration (spec chat.md section 5); keys of objects are bare

@@ -112,6 +112,16 @@ static void test_refuses_media(void **state)
     refuse(&chat, "prompt of more than 1048576 tokens");
     chat.media_tokens = (size_t[]){TEMPLATE_TOKENS_MAX};
     refuse(&chat, "prompt of more than 1048576 tokens");
+    /* Not shown: in a first system message, in an answer without its call. */
+    chat.media_tokens = (size_t[]){4};
+    const struct chat_message lost[] = {
+        {.role = CHAT_SYSTEM, .is_list = true, .parts = &image, .n_parts = 1},
+        {.role = CHAT_TOOL, .is_list = true, .parts = &image, .n_parts = 1},
+    };
+    for (size_t i = 0; i < 2; i++) {
+        chat.messages = &lost[i];
+        refuse(&chat, "messages: medium 0 is at a place that is not shown");
+    }
 }
 
 static void test_refuses_a_vocabulary_without_tools(void **state)
