@@ -20,6 +20,10 @@ struct media_shape {
     size_t width;             /* of a soft token: the decoder's width */
 };
 
+/* The sizes alone, from the metadata and the dims of tensors; no matrix is touched. */
+MUST_CHECK bool media_shape_read(struct media_shape *out, const struct weights *w,
+                                 struct status *st);
+
 /* Refuses, naming the tensor, a file whose shapes do not fit each other or `width` (0: any). */
 MUST_CHECK bool projector_open(struct projector **out, const struct weights *w, size_t width,
                                struct status *st);
@@ -41,11 +45,10 @@ void image_resize(uint8_t *out, size_t out_height, size_t out_width, const uint8
  *   out [(height / tile) * (width / tile)][3 * tile * tile], in [height][width][3] */
 void image_patches(float *out, const uint8_t *in, size_t height, size_t width, size_t tile_px);
 
-/* Some soft tokens of a picture at its target size: `count` of them from `first` on, in raster order
- * of the tiles.
- *   out [count][width], rgb [height][width][3]; there are (height / tile) * (width / tile) tokens.
- * The numbers of a token do not depend on how the picture is cut into calls. Fails when the grid
- * exceeds the position tables. */
+/* Some soft tokens of a picture at its target size: `count` of them from `first` on, in raster
+ * order of the tiles. out [count][width], rgb [height][width][3]; there are (height / tile) *
+ * (width / tile) tokens. The numbers of a token do not depend on how the picture is cut into calls.
+ * Fails when the grid exceeds the position tables. */
 MUST_CHECK bool image_embed(const struct projector *p, float *out, const uint8_t *rgb,
                             size_t height, size_t width, size_t first, size_t count,
                             struct status *st);
