@@ -116,7 +116,7 @@ bool model_open(struct model **out, const struct weights *w, struct pool *pool,
 {
     struct model *m = heap_new(1, sizeof *m);
     /* --exact keeps float32 in keys and values too: it is the mode of reference. */
-    enum dtype kv = options->exact ? DTYPE_F32 : DTYPE_F16;
+    enum dtype kv = options->exact || options->kv_f32 ? DTYPE_F32 : DTYPE_F16;
 
     m->weights = w;
     m->architecture = find_architecture(w, st);
@@ -129,7 +129,7 @@ bool model_open(struct model **out, const struct weights *w, struct pool *pool,
     m->ops = ops_new(pool, options->exact ? PRECISION_EXACT : PRECISION_FAST);
     m->kv = kv_new(&m->hp, kv, options->kv_bytes);
     (void)snprintf(m->numerics, sizeof m->numerics, "decoder %d, %s, kv %s", DECODER_NUMERICS,
-                   ops_name(m->ops), options->exact ? "f32" : "f16");
+                   ops_name(m->ops), kv == DTYPE_F32 ? "f32" : "f16");
     *out = m;
     return true;
 fail:

@@ -13,6 +13,7 @@ struct hparams;  /* engine/model/hparams.h */
 struct model_options {
     bool exact;         /* activations stay float32; else they are rounded to 8 bits per block
                            against quantized weights */
+    bool kv_f32;        /* keys and values are float32, as `exact` has them, instead of float16 */
     size_t rows_max;    /* tokens computed together at most (a chunk or a batch); 0: no limit of its
                            own. Whoever makes a pass keeps to it */
     size_t context_max; /* positions of one sequence */
