@@ -7,3 +7,4 @@ int ask_main(int argc, char **argv);
 int up_main(int argc, char **argv);
 int inspect_main(int argc, char **argv);
 int doctor_main(int argc, char **argv);
+int conform_main(int argc, char **argv);

@@ -13,6 +13,7 @@ static const struct command commands[] = {
     {"up", up_main, "start the line on this machine and watch over it"},
     {"ask", ask_main, "ask a running line a question, with pictures and sound"},
     {"inspect", inspect_main, "what is in a model file, and does it fit this machine"},
+    {"conform", conform_main, "golden cases through the real code: how far is each off?"},
     {"doctor", doctor_main, "is everything here that the line needs?"},
 };
 
