@@ -1,11 +1,15 @@
 #include "engine/kernels/cpu.h"
+#include <stdatomic.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
 
-static uint32_t mask = UINT32_MAX;
+#define UNKNOWN (UINT32_C(1) << 31)
 
-uint32_t cpu_features(void)
+static atomic_uint mask = UINT32_MAX;
+static atomic_uint found = UNKNOWN;
+
+static uint32_t detect(void)
 {
     uint32_t features = 0;
 #if defined(__x86_64__)
@@ -21,10 +25,21 @@ uint32_t cpu_features(void)
 #elif defined(__aarch64__)
     features |= CPU_NEON; /* part of the base architecture */
 #endif
-    return features & mask;
+    return features;
+}
+
+/* Asked once: in a virtual machine the question costs as much as a small product. */
+uint32_t cpu_features(void)
+{
+    uint32_t features = atomic_load(&found);
+    if (features == UNKNOWN) {
+        features = detect();
+        atomic_store(&found, features);
+    }
+    return features & atomic_load(&mask);
 }
 
 void cpu_set_mask(uint32_t new_mask)
 {
-    mask = new_mask;
+    atomic_store(&mask, new_mask);
 }

@@ -9,12 +9,9 @@
 #include <string.h>
 
 #define LANES ((size_t)8)
-#define STRIP 256 /* values of a panel: 8 blocks of 32, or one of 256 */
-#define GROUPS_MAX                                                                                 \
-    4               /* groups of eight weight rows whose panels share a look at the activations    \
-                     */
-#define ACT_ROWS 16 /* activation rows for which panels are kept */
-#define ACT_ROWS_LONE 2 /* up to so many rows, memory is the limit: fewer streams are faster */
+#define LINE ((size_t)64) /* bytes of the cache */
+#define STRIP 256         /* values of a panel: 8 blocks of 32, or one of 256 */
+#define ACT_ROWS 16       /* activation rows that share a panel */
 
 struct panel {
     __m256i w[STRIP / 4];
@@ -31,15 +28,21 @@ struct steps {
                      size_t n, size_t first_block, size_t n_blocks);
 };
 
-/* 16 bytes at `at` of eight rows -> v[j]: dword j of row i in lane i. */
-static inline void load_transposed(__m256i v[4], const uint8_t *const row[LANES], size_t at)
+/* 16 bytes at `at` of eight rows: of row i in the lower half of a[i], of row i + 4 in the upper. */
+static inline void load_rows(__m256i a[4], const uint8_t *const row[LANES], size_t at)
 {
-    __m256i a[4];
     for (size_t i = 0; i < 4; i++) {
         __m128i low = _mm_loadu_si128((const __m128i *)(const void *)(row[i] + at));
         __m128i high = _mm_loadu_si128((const __m128i *)(const void *)(row[i + 4] + at));
         a[i] = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
     }
+}
+
+/* The same, transposed: dword j of row i in lane i of v[j]. */
+static inline void load_transposed(__m256i v[4], const uint8_t *const row[LANES], size_t at)
+{
+    __m256i a[4];
+    load_rows(a, row, at);
     __m256i t0 = _mm256_unpacklo_epi32(a[0], a[1]), t1 = _mm256_unpackhi_epi32(a[0], a[1]);
     __m256i t2 = _mm256_unpacklo_epi32(a[2], a[3]), t3 = _mm256_unpackhi_epi32(a[2], a[3]);
     v[0] = _mm256_unpacklo_epi64(t0, t2);
@@ -48,20 +51,16 @@ static inline void load_transposed(__m256i v[4], const uint8_t *const row[LANES]
     v[3] = _mm256_unpackhi_epi64(t1, t3);
 }
 
-static inline short half_bits(const uint8_t *bytes)
-{
-    short half;
-    memcpy(&half, bytes, sizeof half);
-    return half;
-}
-
-/* The half floats at `at` of eight rows. */
+/* The half floats at `at` of eight rows; 14 bytes more of each row are read and not used. */
 static inline __m256 load_scales(const uint8_t *const row[LANES], size_t at)
 {
-    return _mm256_cvtph_ps(_mm_setr_epi16(half_bits(row[0] + at), half_bits(row[1] + at),
-                                          half_bits(row[2] + at), half_bits(row[3] + at),
-                                          half_bits(row[4] + at), half_bits(row[5] + at),
-                                          half_bits(row[6] + at), half_bits(row[7] + at)));
+    __m256i a[4];
+    load_rows(a, row, at);
+    __m256i t0 = _mm256_unpacklo_epi32(a[0], a[1]), t1 = _mm256_unpacklo_epi32(a[2], a[3]);
+    __m256i dwords = _mm256_unpacklo_epi64(t0, t1); /* of row i in lane i */
+    __m256i words = _mm256_and_si256(dwords, _mm256_set1_epi32(0xffff));
+    words = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0x08);
+    return _mm256_cvtph_ps(_mm256_castsi256_si128(words));
 }
 
 static inline __m256i four_acts(const int8_t *q)
@@ -113,7 +112,7 @@ static ALWAYS_INLINE void q4_0_rows(__m256 *sum, const struct panel *p, const st
         for (size_t i = 0; i < n; i++) {
             size_t at = (r + i) * blocks + first_block + b;
             __m256i whole = _mm256_sub_epi32(_mm256_madd_epi16(pairs[i], ones),
-                                             _mm256_set1_epi32(8 * x->sum[at]));
+                                             _mm256_slli_epi32(_mm256_set1_epi32(x->sum[at]), 3));
             sum[i] = add_block(sum[i], p->scale[b], x->scale[at], whole);
         }
     }
@@ -173,10 +172,20 @@ static inline void q6_k_quarter(__m256i *w, __m256i first, __m256i second, __m25
                             _mm256_and_si256(_mm256_srli_epi16(high, 2), two));
 }
 
+/* The half floats that are the last of 16 bytes at `at` of eight rows. */
+static inline __m256 load_scales_at_end(const uint8_t *const row[LANES], size_t at)
+{
+    __m256i v[4];
+    load_transposed(v, row, at);
+    __m256i words = _mm256_srli_epi32(v[3], 16);
+    words = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0x08);
+    return _mm256_cvtph_ps(_mm256_castsi256_si128(words));
+}
+
 static void q6_k_unpack(struct panel *p, const uint8_t *const row[LANES], size_t n_blocks)
 {
     (void)n_blocks; /* one */
-    p->scale[0] = load_scales(row, 208);
+    p->scale[0] = load_scales_at_end(row, 194);
     for (size_t part = 0; part < 4; part++) { /* 16 bytes of qh each */
         size_t half = part / 2, e = part % 2;
         __m256i first[4], second[4], high[4];
@@ -264,52 +273,86 @@ static void store(float *out, __m256 sum, size_t n)
     memcpy(out, lane, n * sizeof *out);
 }
 
-/* Some activation rows with up to GROUPS_MAX * 8 rows of weights. */
-static void matmul_tile(float *out, size_t stride, const struct weight_rows *w,
-                        const struct act_rows *x, const struct steps *steps, size_t r, size_t rows)
+/* Ask for lines that will be needed soon. */
+static void fetch(const void *from, size_t size)
 {
-    __m256 sum[GROUPS_MAX][ACT_ROWS];
-    struct panel panel;
-    size_t values = w->type->block_values, blocks = w->width / values, strip = STRIP / values;
-    size_t groups = (w->end - w->begin + LANES - 1) / LANES;
+    for (size_t i = 0; i < size; i += LINE)
+        _mm_prefetch((const char *)from + i, _MM_HINT_T0);
+}
 
-    for (size_t g = 0; g < groups; g++)
-        for (size_t i = 0; i < rows; i++)
-            sum[g][i] = _mm256_setzero_ps();
+/* The strip of activations that begins at block b, of some rows. */
+static void fetch_acts(const struct act_rows *x, size_t r, size_t rows, size_t b)
+{
+    size_t blocks = x->width / x->block;
+    if (b >= blocks)
+        return;
+    for (size_t i = r; i < r + rows; i++) {
+        fetch(x->q + i * x->width + b * x->block, STRIP);
+        fetch(x->scale + i * blocks + b, LINE);
+        fetch(x->sum + i * (x->width / ACT_GROUP(x->block)) + b * x->block / ACT_GROUP(x->block),
+              LINE);
+    }
+}
+
+/* One product: up to 8 rows of weights, up to ACT_ROWS of activations. */
+struct tile {
+    const struct weight_rows *w;
+    const struct act_rows *x;
+    size_t r, rows;
+    const uint8_t *ahead, *ahead_end; /* weights that come next: their rows are short and lie apart,
+                                         so the processor does not see by itself where we go */
+};
+
+static void matmul_tile(float *out, size_t stride, struct tile *t, const struct steps *steps)
+{
+    __m256 sum[ACT_ROWS];
+    struct panel panel;
+    const struct weight_rows *w = t->w;
+    size_t values = w->type->block_values, blocks = w->width / values, strip = STRIP / values;
+    size_t n = w->end - w->begin;
+    const uint8_t *row[LANES];
+
+    for (size_t i = 0; i < t->rows; i++)
+        sum[i] = _mm256_setzero_ps();
+    for (size_t i = 0; i < LANES; i++) /* beyond the end: the last row again */
+        row[i] = (const uint8_t *)w->data + (w->begin + (i < n ? i : n - 1)) * w->row_bytes;
     for (size_t b = 0; b < blocks; b += strip) {
         size_t n_blocks = blocks - b < strip ? blocks - b : strip;
-        for (size_t g = 0; g < groups; g++) {
-            const uint8_t *row[LANES];
-            for (size_t i = 0; i < LANES; i++) { /* beyond the end: the last row again */
-                size_t at = w->begin + g * LANES + i;
-                at = at < w->end ? at : w->end - 1;
-                row[i] = (const uint8_t *)w->data + at * w->row_bytes + b * w->type->block_bytes;
-            }
-            steps->unpack(&panel, row, n_blocks);
-            for (size_t i = 0; i < rows; i += 4)
-                steps->multiply(&sum[g][i], &panel, x, r + i, rows - i < 4 ? rows - i : 4, b,
-                                n_blocks);
+        size_t row_bytes = n_blocks * w->type->block_bytes, bytes = LANES * row_bytes;
+        if (t->rows > 1)
+            fetch_acts(t->x, t->r, t->rows, b + strip);
+        if (bytes <= (size_t)(t->ahead_end - t->ahead)) {
+            fetch(t->ahead, bytes);
+            t->ahead += bytes;
         }
+        steps->unpack(&panel, row, n_blocks);
+        for (size_t i = 0; i < t->rows; i += 4)
+            steps->multiply(&sum[i], &panel, t->x, t->r + i, t->rows - i < 4 ? t->rows - i : 4, b,
+                            n_blocks);
+        for (size_t i = 0; i < LANES; i++)
+            row[i] += row_bytes;
     }
-    for (size_t g = 0; g < groups; g++) {
-        size_t at = w->begin + g * LANES;
-        for (size_t i = 0; i < rows; i++)
-            store(out + (r + i) * stride + at, sum[g][i],
-                  w->end - at < LANES ? w->end - at : LANES);
-    }
+    for (size_t i = 0; i < t->rows; i++)
+        store(out + (t->r + i) * stride + w->begin, sum[i], n);
 }
 
 static void matmul_steps(float *out, size_t stride, const struct weight_rows *w,
                          const struct act_rows *x, const struct steps *steps)
 {
-    size_t each = LANES * (x->rows <= ACT_ROWS_LONE ? 1 : GROUPS_MAX);
-    for (size_t begin = w->begin; begin < w->end; begin += each) {
+    const uint8_t *data = w->data;
+    for (size_t begin = w->begin; begin < w->end; begin += LANES) {
         struct weight_rows part = *w;
         part.begin = begin;
-        part.end = w->end - begin < each ? w->end : begin + each;
-        for (size_t r = 0; r < x->rows; r += ACT_ROWS)
-            matmul_tile(out, stride, &part, x, steps, r,
-                        x->rows - r < ACT_ROWS ? x->rows - r : ACT_ROWS);
+        part.end = w->end - begin < LANES ? w->end : begin + LANES;
+        struct tile tile = {.w = &part,
+                            .x = x,
+                            .ahead = data + part.end * w->row_bytes,
+                            .ahead_end = data + w->end * w->row_bytes};
+        for (; tile.r < x->rows; tile.r += ACT_ROWS) {
+            tile.rows = x->rows - tile.r < ACT_ROWS ? x->rows - tile.r : ACT_ROWS;
+            matmul_tile(out, stride, &tile, steps);
+            tile.ahead = tile.ahead_end;
+        }
     }
 }
 
