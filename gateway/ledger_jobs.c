@@ -25,6 +25,7 @@ void job_send(struct ledger *ledger, struct job *job, struct worker *worker)
 
     assert(worker->credit > 0 && !worker->probe);
     job_dequeue(ledger, job);
+    worker_expect(ledger, worker);
     job->state = JOB_HELD;
     job->worker = worker;
     job->epoch = ++request->epoch;
@@ -33,7 +34,6 @@ void job_send(struct ledger *ledger, struct job *job, struct worker *worker)
     list_append(&worker->held, job);
     worker->credit--;
     worker->probe = job->suspicion == CLEAR ? NULL : job;
-    worker_owes(ledger, worker);
 
     struct msg *msg = action_send(ledger, worker->peer, MSG_JOB);
     int64_t ms_left = (request->deadline_us - ledger->now_us) / 1000;
@@ -75,6 +75,7 @@ void job_stop(struct ledger *ledger, struct job *job)
 {
     if (job->state == JOB_HELD) {
         cancel(ledger, job->worker->peer, job->request->rid, job->epoch);
+        worker_expect(ledger, job->worker);
         job->worker->ghosts++;
         job_release(job);
     } else if (job->state != JOB_NONE) {

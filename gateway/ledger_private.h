@@ -250,4 +250,4 @@ void workers_message(struct ledger *ledger, const struct ledger_event *event);
 void workers_gone(struct ledger *ledger, const struct ledger_event *event);
 void workers_send_failed(struct ledger *ledger, const struct ledger_event *event);
 void workers_timers(struct ledger *ledger);
-void worker_owes(struct ledger *ledger, struct worker *worker); /* something was sent to it */
+void worker_expect(const struct ledger *ledger, struct worker *worker); /* before it gets work */

@@ -72,6 +72,7 @@ static void forward(struct ledger *ledger, struct request *request, struct blob 
 
     if (job->state != JOB_HELD || request->paused || (n == 0 && !last))
         return;
+    worker_expect(ledger, job->worker);
     struct msg *msg = action_send(ledger, job->worker->peer, MSG_MORE_INPUT);
     msg->head.rid = request->rid;
     msg->head.epoch = job->epoch;
@@ -86,7 +87,6 @@ static void forward(struct ledger *ledger, struct request *request, struct blob 
         request->last_forwarded = true;
     }
     request->forwarded = request->n_emitted;
-    worker_owes(ledger, job->worker);
 }
 
 void stream_forward(struct ledger *ledger, struct request *request)

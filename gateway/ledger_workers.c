@@ -250,22 +250,28 @@ static void beat(struct ledger *ledger, struct worker *worker, const struct head
         job_passed(ledger, probe);
 }
 
-void worker_owes(struct ledger *ledger, struct worker *worker)
-{
-    bool streams = worker->stage->row->flow == FLOW_BYTES;
-
-    if (streams ? worker->owes : worker->held.n > 1)
-        return; /* it did before */
-    worker->owes = streams;
-    worker->work_us = ledger->now_us;
-}
-
 /* --- silence --- */
 
+/* Whether its counter has to move. Format may hold streams and have nothing to do until infer gives
+ * the next token; but not when it was just sent something, or has all of a stream. (The first alone
+ * is not enough: a beat that was on its way when something was sent may look like the answer.) */
 static bool is_working(const struct worker *worker)
 {
-    return worker->stage->row->flow == FLOW_BYTES ? worker->owes && worker->held.n > 0
-                                                  : worker->held.n > 0;
+    if (worker->ghosts > 0)
+        return true; /* it has yet to let go of them */
+    if (worker->stage->row->flow != FLOW_BYTES || worker->owes)
+        return worker->held.n > 0;
+    for (const struct job *job = worker->held.first; job; job = job->next)
+        if (job->request->last_forwarded)
+            return true;
+    return false;
+}
+
+void worker_expect(const struct ledger *ledger, struct worker *worker)
+{
+    if (!is_working(worker))
+        worker->work_us = ledger->now_us;
+    worker->owes = true;
 }
 
 void workers_timers(struct ledger *ledger)

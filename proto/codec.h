@@ -1,4 +1,5 @@
-/* codec.h - heads and chats to msgpack and back; the only file that speaks msgpack-c. */
+/* codec.h - heads (head.c), a stage's own values (codec.c, which alone speaks to msgpack-c) and
+ * chats (turns.c) to msgpack and back. */
 #pragma once
 #include "engine/base/bytes.h"
 #include "engine/base/status.h"

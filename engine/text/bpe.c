@@ -90,8 +90,16 @@ static uint32_t last_code_point(struct span text)
     return first_code_point(span_of(text.data + at, text.size - at));
 }
 
+static bool is_joined(const struct vocabulary *v, int32_t id, struct span left, struct span right)
+{
+    const struct span piece = v->pieces[id];
+    return piece.size == left.size + right.size && memcmp(piece.data, left.data, left.size) == 0 &&
+           memcmp(piece.data + left.size, right.data, right.size) == 0;
+}
+
+/* *last_result: of the merge before, which often has the same (half of them, in the real file). */
 static bool add_merge(struct bpe *b, const struct vocabulary_index *index, const uint8_t *fixed,
-                      size_t rank, struct status *st)
+                      size_t rank, int32_t *last_result, struct status *st)
 {
     const struct span text = index->vocabulary->merges[rank];
     const uint8_t *space = text.size > 0 ? memchr(text.data, ' ', text.size) : NULL;
@@ -104,7 +112,9 @@ static bool add_merge(struct bpe *b, const struct vocabulary_index *index, const
     const struct span right = span_of(space + 1, text.size - size - 1);
     const int32_t left_id = vocabulary_find(index, left, span_of(NULL, 0));
     const int32_t right_id = vocabulary_find(index, right, span_of(NULL, 0));
-    const int32_t result = vocabulary_find(index, left, right);
+    const int32_t result = is_joined(index->vocabulary, *last_result, left, right)
+                               ? *last_result
+                               : vocabulary_find(index, left, right);
     if (left_id < 0 || right_id < 0 || result < 0)
         return status_fail(st, STATUS_CORRUPT,
                            "tokenizer.ggml.merges[%zu]: %s is not in the vocabulary", rank,
@@ -114,6 +124,7 @@ static bool add_merge(struct bpe *b, const struct vocabulary_index *index, const
     if (fixed[left_id] || fixed[right_id] || fixed[result])
         return status_fail(st, STATUS_CORRUPT,
                            "tokenizer.ggml.merges[%zu]: has a byte or control token in it", rank);
+    *last_result = result;
     struct merge *merge = find_merge(b, pair_of(left_id, right_id));
     if (merge->pair != PAIR_FREE)
         return status_fail(st, STATUS_CORRUPT, "tokenizer.ggml.merges[%zu]: same as [%u]", rank,
@@ -144,8 +155,9 @@ bool bpe_new(struct bpe **out, const struct vocabulary_index *index, const int32
     b->merges = heap_array(struct merge, (size_t)1 << bits);
     memset(b->merges, 0xff, sizeof(b->merges[0]) << bits);
     b->joins = heap_array(uint64_t, ((size_t)1 << CUT_BITS) / 64);
+    int32_t last_result = 0;
     for (size_t rank = 0; rank < v->n_merges; rank++)
-        if (!add_merge(b, index, fixed, rank, st)) {
+        if (!add_merge(b, index, fixed, rank, &last_result, st)) {
             bpe_free(b);
             return false;
         }

@@ -64,18 +64,26 @@ static bool check_piece(const struct vocabulary *v, size_t i, struct status *st)
     return true;
 }
 
-/* The slot where the piece is or would be. */
-static size_t find_slot(const struct vocabulary_index *index, struct span left, struct span right)
+static uint64_t hash_of(struct span left, struct span right)
 {
-    const uint64_t hash = fnv(fnv(FNV_START, left.data, left.size), right.data, right.size);
+    return fnv(fnv(FNV_START, left.data, left.size), right.data, right.size);
+}
+
+/* The slot where the piece is or would be. */
+static struct vocabulary_slot *find_slot(const struct vocabulary_index *index, uint64_t hash,
+                                         struct span left, struct span right)
+{
+    const uint32_t tag = (uint32_t)(hash >> 32);
     size_t slot = (size_t)(hash ^ (hash >> 32)) & index->mask;
-    for (; index->slots[slot] >= 0; slot = (slot + 1) & index->mask) {
-        const struct span at = index->vocabulary->pieces[index->slots[slot]];
+    for (; index->slots[slot].id >= 0; slot = (slot + 1) & index->mask) {
+        if (index->slots[slot].tag != tag)
+            continue;
+        const struct span at = index->vocabulary->pieces[index->slots[slot].id];
         if (at.size == left.size + right.size && memcmp(at.data, left.data, left.size) == 0 &&
             (right.size == 0 || memcmp(at.data + left.size, right.data, right.size) == 0))
             break;
     }
-    return slot;
+    return &index->slots[slot];
 }
 
 bool vocabulary_index_init(struct vocabulary_index *index, const struct vocabulary *v,
@@ -88,20 +96,22 @@ bool vocabulary_index_init(struct vocabulary_index *index, const struct vocabula
     while (slots < 2 * v->n_pieces)
         slots *= 2;
     index->mask = slots - 1;
-    index->slots = heap_array(int32_t, slots);
+    index->slots = heap_array(struct vocabulary_slot, slots);
     memset(index->slots, 0xff, slots * sizeof(index->slots[0]));
     size_t bytes = 0;
     for (size_t i = 0; i < v->n_pieces; i++) {
         if (!check_piece(v, i, st))
             goto fail;
         bytes += v->pieces[i].size;
-        const size_t slot = find_slot(index, v->pieces[i], span_of(NULL, 0));
-        if (index->slots[slot] >= 0) {
+        const struct span none = span_of(NULL, 0);
+        const uint64_t hash = hash_of(v->pieces[i], none);
+        struct vocabulary_slot *slot = find_slot(index, hash, v->pieces[i], none);
+        if (slot->id >= 0) {
             status_set(st, STATUS_CORRUPT, "tokenizer.ggml.tokens[%zu]: same piece as [%d]", i,
-                       (int)index->slots[slot]);
+                       (int)slot->id);
             goto fail;
         }
-        index->slots[slot] = (int32_t)i;
+        *slot = (struct vocabulary_slot){(uint32_t)(hash >> 32), (int32_t)i};
     }
     if (bytes > VOCABULARY_BYTES_MAX) {
         status_set(st, STATUS_LIMIT, "tokenizer.ggml.tokens: %zu bytes, at most %zu", bytes,
@@ -122,5 +132,5 @@ void vocabulary_index_clear(struct vocabulary_index *index)
 
 int32_t vocabulary_find(const struct vocabulary_index *index, struct span left, struct span right)
 {
-    return index->slots[find_slot(index, left, right)];
+    return find_slot(index, hash_of(left, right), left, right)->id;
 }

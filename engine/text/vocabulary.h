@@ -23,10 +23,15 @@ struct vocabulary {
     size_t n_merges;
 };
 
+struct vocabulary_slot {
+    uint32_t tag; /* more of the hash: other pieces need not be looked at */
+    int32_t id;   /* -1: free */
+};
+
 /* Piece to id. The vocabulary must outlive it. */
 struct vocabulary_index {
     const struct vocabulary *vocabulary;
-    int32_t *slots; /* [mask + 1], -1 is free */
+    struct vocabulary_slot *slots; /* [mask + 1] */
     size_t mask;
 };
 

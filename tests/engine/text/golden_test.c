@@ -78,12 +78,42 @@ static void test_chat(void **state)
     run("chat", case_chat, 236);
 }
 
+/* A made-up model has 512 pieces, all control tokens and bytes among them. */
+static void test_nano_model(void **state)
+{
+    (void)state;
+    static const char text[] = "<|turn>user\nHELLO, h\xc3\xa9!<turn|>\xff";
+    char path[512];
+    struct weights *w = NULL;
+    struct tokenizer *t = NULL;
+    struct status st = {0};
+    struct ids ids = {0};
+    struct detokenizer d = {0};
+    struct buffer out = {0};
+    if (folder == NULL)
+        skip();
+    (void)snprintf(path, sizeof(path), "%s/models/nano-f32.gguf", folder);
+    if (!weights_open(&w, path, &st) || !tokenizer_new(&t, w, &st))
+        fail_msg("%s", st.text);
+    weights_close(w);
+    assert_int_equal(tokenizer_size(t), 512);
+    tokenizer_encode(t, span_of(text, sizeof(text) - 1), true, &ids);
+    assert_int_equal(ids.data[0], tokenizer_special(t, SPECIAL_TURN));
+    for (size_t i = 0; i < ids.size; i++)
+        detokenizer_push(&d, t, ids.data[i], true, &out);
+    detokenizer_end(&d, &out);
+    assert_true(span_is(buffer_span(&out), "<|turn>user\nHELLO, h\xc3\xa9!<turn|>\xef\xbf\xbd"));
+    ids_clear(&ids);
+    buffer_clear(&out);
+    tokenizer_free(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tokenizer),  cmocka_unit_test(test_tokenizer_special),
         cmocka_unit_test(test_detokenize), cmocka_unit_test(test_parse),
-        cmocka_unit_test(test_chat),
+        cmocka_unit_test(test_chat),       cmocka_unit_test(test_nano_model),
     };
     return cmocka_run_group_tests(tests, open_golden, close_golden);
 }
