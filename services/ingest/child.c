@@ -1,0 +1,149 @@
+#define _GNU_SOURCE /* memfd_create */
+/* child.c - the life of a decoder child: limits, ready, one item, end. */
+#include "engine/base/clock.h"
+#include "engine/base/log.h"
+#include "services/ingest/decode.h"
+#include <signal.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* A picture of 64 million pixels is held up to three times, with alpha: 0.7 GiB, plus libraries. */
+#define CHILD_MEMORY_BYTES ((rlim_t)2 << 30)
+#define CHILD_CPU_S 20
+#define CHILD_FILES 32
+#define CHILD_FILE_BYTES ((rlim_t)64 << 20) /* of the result's memory file */
+
+static void limit(int resource, rlim_t value)
+{
+    const struct rlimit both = {value, value};
+    if (setrlimit(resource, &both) != 0)
+        log_warn("no limit", "resource=%d", resource);
+}
+
+/* No limit on processes: GStreamer's threads would count, and those of everybody with our uid. */
+static void lock_in(void)
+{
+#ifndef __SANITIZE_ADDRESS__ /* whose shadow memory is terabytes of addresses */
+    limit(RLIMIT_AS, CHILD_MEMORY_BYTES);
+#endif
+    limit(RLIMIT_CPU, CHILD_CPU_S);
+    limit(RLIMIT_NOFILE, CHILD_FILES);
+    limit(RLIMIT_FSIZE, CHILD_FILE_BYTES);
+    limit(RLIMIT_CORE, 0);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    signal(SIGINT, SIG_IGN); /* Ctrl-C in a terminal: the keeper decides */
+}
+
+/* The request and its file. False at the end of the socket: not needed any more. */
+static bool receive(int fd, struct decode_request *request, int *out_file)
+{
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct iovec part = {request, sizeof *request};
+    struct msghdr message = {.msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control.room,
+                             .msg_controllen = sizeof control.room};
+    if (recvmsg(fd, &message, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof *request)
+        return false;
+    const struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+    if (!rights || rights->cmsg_type != SCM_RIGHTS || rights->cmsg_len != CMSG_LEN(sizeof(int)))
+        return false;
+    memcpy(out_file, CMSG_DATA(rights), sizeof *out_file);
+    return true;
+}
+
+static bool answer(int fd, const struct decode_answer *answer, int file)
+{
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct decode_answer copy = *answer;
+    struct iovec part = {&copy, sizeof copy};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    if (file >= 0) {
+        message.msg_control = control.room;
+        message.msg_controllen = sizeof control.room;
+        struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
+        rights->cmsg_level = SOL_SOCKET;
+        rights->cmsg_type = SCM_RIGHTS;
+        rights->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(rights), &file, sizeof file);
+    }
+    return sendmsg(fd, &message, MSG_NOSIGNAL) == (ssize_t)sizeof copy;
+}
+
+static bool write_all(int file, const uint8_t *data, size_t size)
+{
+    while (size > 0) {
+        const ssize_t n = write(file, data, size);
+        if (n <= 0)
+            return false;
+        data += n;
+        size -= (size_t)n;
+    }
+    return true;
+}
+
+/* Decode the file; the frames' memory file, or -1 with st. */
+static int run(int file, const struct decode_request *request, struct decode_answer *out,
+               struct status *st)
+{
+    struct stat about;
+    struct decoded decoded;
+    if (fstat(file, &about) != 0 || about.st_size <= 0) {
+        (void)status_fail(st, STATUS_INVALID, "the file is empty");
+        return -1;
+    }
+    const size_t size = (size_t)about.st_size;
+    /* Private: decoding may write into its copy. */
+    void *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
+    if (data == MAP_FAILED) {
+        (void)status_fail(st, STATUS_SYSTEM, "the file cannot be mapped");
+        return -1;
+    }
+    if (!decode_medium(&decoded, data, size, request, st))
+        return -1;
+    const int frames = memfd_create("frames", MFD_CLOEXEC);
+    if (frames < 0 || !write_all(frames, decoded.bytes.data, decoded.bytes.size)) {
+        (void)status_fail(st, STATUS_SYSTEM, "no memory file for the frames");
+        return -1;
+    }
+    out->height = (uint32_t)decoded.height;
+    out->width = (uint32_t)decoded.width;
+    return frames;
+}
+
+int decode_child(int fd)
+{
+    struct status st = {0};
+    struct decode_request request;
+    int file;
+    lock_in();
+    struct decode_answer ready = {.code = STATUS_OK};
+    if (!decode_open(&st)) {
+        ready.code = (int32_t)st.code;
+        memcpy(ready.text, st.text, sizeof ready.text);
+    }
+    if (!answer(fd, &ready, -1) || ready.code != STATUS_OK || !receive(fd, &request, &file))
+        _exit(1);
+    const int64_t began_us = clock_now_us();
+    struct decode_answer done = {.code = STATUS_OK};
+    const int frames = run(file, &request, &done, &st);
+    if (frames < 0) {
+        done.code = (int32_t)st.code;
+        memcpy(done.text, st.text, sizeof done.text);
+    }
+    done.took_us = (uint32_t)(clock_now_us() - began_us);
+    /* Nothing is taken down in order: the next item has another child. */
+    _exit(answer(fd, &done, frames) ? 0 : 1);
+}
