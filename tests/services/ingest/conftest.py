@@ -1,0 +1,46 @@
+"""What the tests of ingest share: run the decoders on many files in one process."""
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+
+def program():
+    folders = [os.environ.get('MILLRACE_BIN')] + [ROOT / 'build' / p / 'bin' for p in ('asan', 'dev', 'release')]
+    for folder in folders:
+        if folder and (pathlib.Path(folder) / 'millrace-ingest').exists():
+            return pathlib.Path(folder) / 'millrace-ingest'
+    pytest.skip('millrace-ingest is not built')
+
+
+class Decoder:
+    def __init__(self, folder):
+        self.folder, self.n = folder, 0
+
+    def path(self, data):
+        self.n += 1
+        path = self.folder / f'in{self.n}'
+        path.write_bytes(data)
+        return path
+
+    def run(self, items, sizes=()):
+        """items: [(picture|sound, bytes)] -> [(words, result bytes or None)]"""
+        jobs = [(want, self.path(data)) for want, data in items]
+        text = ''.join(f'{want} {path} {path}.out\n' for want, path in jobs)
+        done = subprocess.run([program(), '--decode-files', *map(str, sizes)], input=text, text=True,
+                              capture_output=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert len(lines) == len(jobs), done.stdout + done.stderr
+        return [(line, pathlib.Path(f'{path}.out').read_bytes() if line.startswith('ok ') else None)
+                for line, (_, path) in zip(lines, jobs)]
+
+
+@pytest.fixture(scope='module')
+def decoder(tmp_path_factory):
+    return Decoder(tmp_path_factory.mktemp('media'))
