@@ -8,80 +8,150 @@
 
 #include <cmocka.h>
 
-enum { INGEST = 1, ENCODE, INFER, FORMAT, INFER_2, FORMAT_2, OTHER };
+/* --- refused --- */
 
-static const struct piece text_in[] = {{.name = "turns", .text = "T"}, {0}};
-static const struct piece prompt[] = {{.name = "ids", .first = 1, .n = 3},
-                                      {.name = "cuts", .first = 1, .n = 1},
-                                      {.name = "start", .text = "0"},
-                                      {0}};
-
-static void open_line(struct world *world)
+static void refuse_pipeline(const char *name, const char *const *stages, size_t n,
+                            enum status_code code, const char *words)
 {
     struct ledger_config config = world_config();
+    struct status st = {0};
 
-    world_open(world, &config);
-    world_hello(world, INGEST, "ingest", 4);
-    world_hello(world, ENCODE, "encode", 4);
-    world_hello(world, INFER, "infer", 8);
-    world_hello(world, FORMAT, "format", 8);
+    assert_false(ledger_config_pipeline(&config, name, stages, n, &st));
+    assert_int_equal(st.code, code);
+    if (!strstr(st.text, words))
+        fail_msg("'%s' does not say '%s'", st.text, words);
+    assert_int_equal(config.n_pipelines, 2);
 }
 
-/* Admit request `number` and bring it to infer; its job there. */
-static struct msg *to_infer(struct world *world, unsigned number)
+static void test_pipelines_that_cannot_work_are_refused(void **state)
 {
-    world_admit(world, world_request(world, number), text_in);
-    struct msg *job = world_take(world, ENCODE, MSG_JOB);
-    world_result(world, ENCODE, job, prompt);
-    world_free_msg(job);
-    job = world_take(world, INFER, MSG_JOB);
-    world_credit(world, ENCODE, 1);
-    return job;
+    (void)state;
+    const char *const chat[] = {"ingest", "encode", "infer", "format"};
+    const char *const alone[] = {"encode", "infer"};
+    const char *const apart[] = {"encode", "infer", "check", "format"};
+    const char *const bare[] = {"encode", "format"};
+    const char *const after[] = {"encode", "infer", "format", "more"};
+    const char *const twice[] = {"check", "check"};
+    const char *const empty[] = {""};
+    const char *const own[] = {"supervisor"};
+    const char *const end[] = {"check", "ingest"};
+    const char *const longest[] = {"a-name-of-a-stage-that-is-far-too-long"};
+    const char *const many[LEDGER_PIPELINE_STAGES_MAX + 1] = {"a", "b", "c", "d", "e",
+                                                              "f", "g", "h", "i"};
+
+    refuse_pipeline("", chat, 4, STATUS_INVALID, "empty");
+    refuse_pipeline("chat", chat, 4, STATUS_INVALID, "twice");
+    refuse_pipeline("x", chat, 0, STATUS_LIMIT, "0 stages");
+    refuse_pipeline("x", many, 9, STATUS_LIMIT, "9 stages");
+    refuse_pipeline("x", alone, 2, STATUS_INVALID, "'infer' cannot be the last");
+    refuse_pipeline("x", apart, 4, STATUS_INVALID, "'check' cannot follow 'infer'");
+    refuse_pipeline("x", bare, 2, STATUS_INVALID, "'format' cannot follow 'encode'");
+    refuse_pipeline("x", after, 4, STATUS_INVALID, "'more' cannot follow 'format'");
+    refuse_pipeline("x", twice, 2, STATUS_INVALID, "'check' is there twice");
+    refuse_pipeline("x", empty, 1, STATUS_INVALID, "empty");
+    refuse_pipeline("x", own, 1, STATUS_INVALID, "no stage");
+    refuse_pipeline("x", end, 2, STATUS_INVALID, "'ingest' cannot be the last");
+    refuse_pipeline("x", longest, 1, STATUS_INVALID, "longer than 31");
 }
 
-static void assert_end(const struct world *world, unsigned number, enum status_code code)
+static void test_stages_of_all_pipelines_are_limited(void **state)
 {
-    const struct ledger_action *end = world_action(world, ACTION_END, 0);
+    (void)state;
+    struct ledger_config config = ledger_config_default();
+    struct status st = {0};
+    char names[24][4];
+    const char *stages[8];
 
-    assert_non_null(end);
-    assert_int_equal(end->code, code);
-    assert_true(rid_equal(end->rid, world_rid(number)));
-    assert_null(world_action(world, ACTION_END, 1));
+    for (size_t p = 0; p < 3; p++) {
+        for (size_t i = 0; i < 8; i++) {
+            (void)snprintf(names[8 * p + i], sizeof names[0], "s%zu", 8 * p + i);
+            stages[i] = names[8 * p + i];
+        }
+        (void)snprintf(names[0], sizeof names[0], "s0");
+        char name[4] = {'p', (char)('0' + p), '\0'};
+        assert_int_equal(ledger_config_pipeline(&config, name, stages, 8, &st), p < 2);
+    }
+    assert_int_equal(st.code, STATUS_LIMIT);
 }
 
-static void assert_bytes(const struct world *world, const char *text, bool last)
+static void test_requests_beyond_count_and_memory_are_refused(void **state)
 {
-    const struct ledger_action *action = world_action(world, ACTION_BYTES, 0);
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
 
-    assert_non_null(action);
-    assert_int_equal(blob_size(action->bytes), strlen(text));
-    assert_memory_equal(blob_data(action->bytes), text, strlen(text));
-    assert_int_equal(action->last, last);
-    assert_null(world_action(world, ACTION_BYTES, 1));
+    world_open(&world, &config);
+    for (unsigned i = 0; i < 15; i++)
+        world_admit(&world, world_request(&world, i), world_text);
+    struct ledger_event large = world_request(&world, 15);
+    large.reserve_bytes = config.memory_max_bytes - 14999;
+    world_admit(&world, large, world_text);
+    world_assert_end(&world, 15, STATUS_BUSY);
+    assert_true(world_action(&world, ACTION_END, 0)->retry_after_s >= 1);
+    assert_int_equal(world_requests(&world), 15);
+    large.reserve_bytes--;
+    world_admit(&world, large, world_text);
+    assert_null(world_action(&world, ACTION_END, 0));
+    world_admit(&world, world_request(&world, 16), world_text);
+    world_assert_end(&world, 16, STATUS_BUSY);
+    assert_int_equal(world_requests(&world), 16);
+    world_close(&world);
 }
 
-static size_t count_requests(const struct world *world)
+static void test_a_stopping_gateway_takes_no_requests(void **state)
 {
-    struct ledger_counts counts;
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
 
-    ledger_counts(world->ledger, &counts);
-    return counts.requests;
+    world_line(&world, &config);
+    struct msg *infer = world_to_infer(&world, 1);
+    world_step(&world, &(struct ledger_event){.kind = EVENT_DRAIN});
+    world_admit(&world, world_request(&world, 2), world_text);
+    world_assert_end(&world, 2, STATUS_UNAVAILABLE);
+    world_tokens(&world, INFER, infer, 0, 0, 1, true); /* what is held is finished */
+    assert_non_null(world_sent(&world, FORMAT, MSG_JOB, 0));
+    world_free_msg(infer);
+    world_close(&world);
 }
+
+static void test_no_time_and_too_many_parts_are_refused(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+    struct piece parts[BLOBS_MAX + 1] = {{0}};
+
+    world_open(&world, &config);
+    for (size_t i = 0; i < LEDGER_BLOBS_MAX + 1; i++)
+        parts[i] = (struct piece){.name = "image", .text = "I"};
+    world_admit(&world, world_request(&world, 1), parts);
+    world_assert_end(&world, 1, STATUS_LIMIT);
+    struct ledger_event late = world_request(&world, 2);
+    late.deadline_us = world.now_us;
+    world_admit(&world, late, world_text);
+    world_assert_end(&world, 2, STATUS_DEADLINE);
+    assert_int_equal(world_requests(&world), 0);
+    world_close(&world);
+}
+
+/* --- through the line --- */
 
 static void test_a_text_request_goes_through(void **state)
 {
     (void)state;
+    struct ledger_config config = world_config();
     struct world world;
 
-    open_line(&world);
-    world_admit(&world, world_request(&world, 1), text_in);
+    world_line(&world, &config);
+    world_admit(&world, world_request(&world, 1), world_text);
     assert_null(world_sent(&world, INGEST, MSG_JOB, 0)); /* no media: passed over */
     struct msg *encode = world_take(&world, ENCODE, MSG_JOB);
     assert_string_equal(world_names(encode), "turns");
     assert_int_equal(encode->head.ms_left, 60000);
     assert_int_equal(encode->head.fields.size, 1);
 
-    world_result(&world, ENCODE, encode, prompt);
+    world_result(&world, ENCODE, encode, world_prompt);
     struct msg *infer = world_take(&world, INFER, MSG_JOB);
     assert_string_equal(world_names(infer), "ids cuts");
 
@@ -91,7 +161,8 @@ static void test_a_text_request_goes_through(void **state)
     assert_int_equal(format->head.skip, 0);
     assert_int_equal(format->head.blobs[1].dims[0], 2);
     world_bytes(&world, FORMAT, format, 0, 2, "ab", false);
-    assert_bytes(&world, "ab", false);
+    world_assert_bytes(&world, "ab", false);
+    assert_false(world_action(&world, ACTION_BYTES, 0)->bytes_sent);
 
     world_tokens(&world, INFER, infer, 1, 2, 1, false);
     struct msg *more = world_sent(&world, FORMAT, MSG_MORE_INPUT, 0);
@@ -111,21 +182,100 @@ static void test_a_text_request_goes_through(void **state)
     assert_int_equal(more->head.n_blobs, 0);
     assert_int_equal(more->head.fields.size, 1);
     world_bytes(&world, FORMAT, format, 1, 3, "c!", true);
-    assert_bytes(&world, "c!", true);
-    assert_int_equal(count_requests(&world), 0);
+    world_assert_bytes(&world, "c!", true);
+    assert_true(world_action(&world, ACTION_BYTES, 0)->bytes_sent);
+    assert_int_equal(world_requests(&world), 0);
     world_free_msg(encode);
     world_free_msg(infer);
     world_free_msg(format);
     world_close(&world);
 }
 
+static void test_media_keep_their_order(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+    const struct piece in[] = {{.name = "image", .text = "I1"}, {.name = "audio", .text = "A1"},
+                               {.name = "turns", .text = "T"},  {.name = "image", .text = "I2"},
+                               {.name = "tools", .text = "{}"}, {0}};
+    const struct piece frames[] = {{.name = "image.rgb", .text = "F1"},
+                                   {.name = "audio.pcm", .text = "S1"},
+                                   {.name = "image.rgb", .text = "F2"},
+                                   {0}};
+    const struct piece prompt[] = {{.name = "ids", .first = 1, .n = 3},
+                                   {.name = "spans", .first = 1, .n = 3},
+                                   {.name = "soft", .first = 1, .n = 3},
+                                   {.name = "start", .text = "0"},
+                                   {0}};
+
+    world_line(&world, &config);
+    world_admit(&world, world_request(&world, 1), in);
+    struct msg *job = world_take(&world, INGEST, MSG_JOB);
+    assert_string_equal(world_names(job), "image audio image");
+    world_result(&world, INGEST, job, frames);
+    world_free_msg(job);
+    job = world_take(&world, ENCODE, MSG_JOB);
+    assert_string_equal(world_names(job), "turns tools image.rgb audio.pcm image.rgb");
+    assert_memory_equal(blob_data(job->blobs[4]), "F2", 2);
+    world_result(&world, ENCODE, job, prompt);
+    world_free_msg(job);
+    job = world_take(&world, INFER, MSG_JOB);
+    assert_string_equal(world_names(job), "ids spans soft");
+    world_free_msg(job);
+    world_close(&world);
+}
+
+static void test_a_stage_of_its_own_replaces_what_it_names(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+    const struct piece in[] = {{.name = "text", .text = "a"},
+                               {.name = "image", .text = "I"},
+                               {.name = "text", .text = "b"},
+                               {.name = "text", .text = "c"},
+                               {0}};
+    const struct piece upper[] = {{.name = "text", .text = "A"},
+                                  {.name = "text", .text = "B"},
+                                  {.name = "note", .text = "n"},
+                                  {0}};
+    const struct piece nothing[] = {{.name = "text", .text = "z"}, {0}};
+    const struct piece answer[] = {
+        {.name = "note", .text = "x"}, {.name = "bytes", .text = "AB"}, {0}};
+
+    world_open(&world, &config);
+    world_hello(&world, OTHER, "upper", 1);
+    world_hello(&world, OTHER + 1, "lower", 1);
+    struct ledger_event event = world_request(&world, 1);
+    event.pipeline = 1;
+    world_admit(&world, event, in);
+    struct msg *job = world_take(&world, OTHER, MSG_JOB);
+    assert_string_equal(world_names(job), "text image text text");
+    world_result(&world, OTHER, job, upper);
+    world_free_msg(job);
+    job = world_take(&world, OTHER + 1, MSG_JOB);
+    assert_string_equal(world_names(job), "text image text note");
+    assert_memory_equal(blob_data(job->blobs[2]), "B", 1);
+    world_result(&world, OTHER + 1, job, nothing); /* the last one owes the answer */
+    assert_non_null(world_sent(&world, OTHER + 1, MSG_CANCEL, 0));
+    world_free_msg(job);
+    world_credit(&world, OTHER + 1, 1);
+    job = world_take(&world, OTHER + 1, MSG_JOB);
+    world_result(&world, OTHER + 1, job, answer);
+    world_assert_bytes(&world, "AB", true);
+    world_free_msg(job);
+    world_close(&world);
+}
+
 static void test_a_client_that_leaves_sets_off_cancels(void **state)
 {
     (void)state;
+    struct ledger_config config = world_config();
     struct world world;
 
-    open_line(&world);
-    struct msg *infer = to_infer(&world, 1);
+    world_line(&world, &config);
+    struct msg *infer = world_to_infer(&world, 1);
     world_tokens(&world, INFER, infer, 0, 0, 1, false);
     struct msg *format = world_take(&world, FORMAT, MSG_JOB);
     world_step(&world, &(struct ledger_event){.kind = EVENT_CLIENT_GONE, .rid = infer->head.rid});
@@ -134,7 +284,7 @@ static void test_a_client_that_leaves_sets_off_cancels(void **state)
     assert_int_equal(cancel->head.epoch, infer->head.epoch);
     assert_non_null(world_sent(&world, FORMAT, MSG_CANCEL, 0));
     assert_null(world_action(&world, ACTION_END, 0));
-    assert_int_equal(count_requests(&world), 0);
+    assert_int_equal(world_requests(&world), 0);
 
     /* What still comes is late; what goes on is told again. */
     world_tokens(&world, INFER, infer, 1, 1, 1, false);
@@ -147,37 +297,14 @@ static void test_a_client_that_leaves_sets_off_cancels(void **state)
     world_close(&world);
 }
 
-static void test_a_dead_worker_s_job_is_sent_again(void **state)
-{
-    (void)state;
-    struct world world;
-
-    open_line(&world);
-    world_admit(&world, world_request(&world, 1), text_in);
-    struct msg *first = world_take(&world, ENCODE, MSG_JOB);
-    world_gone(&world, ENCODE);
-    assert_non_null(world_action(&world, ACTION_FORGET, 0));
-    world_hello(&world, OTHER, "encode", 1);
-    struct msg *second = world_take(&world, OTHER, MSG_JOB);
-    assert_string_equal(world_names(second), "turns");
-    assert_true(second->head.epoch > first->head.epoch);
-
-    world_result(&world, OTHER, first, prompt); /* of the old epoch */
-    assert_null(world_sent(&world, INFER, MSG_JOB, 0));
-    world_result(&world, OTHER, second, prompt);
-    assert_non_null(world_sent(&world, INFER, MSG_JOB, 0));
-    world_free_msg(first);
-    world_free_msg(second);
-    world_close(&world);
-}
-
 static void test_a_request_s_own_fault_ends_it(void **state)
 {
     (void)state;
+    struct ledger_config config = world_config();
     struct world world;
 
-    open_line(&world);
-    world_admit(&world, world_request(&world, 1), text_in);
+    world_line(&world, &config);
+    world_admit(&world, world_request(&world, 1), world_text);
     struct msg *job = world_take(&world, ENCODE, MSG_JOB);
     struct head head = {.kind = MSG_FAILED,
                         .rid = job->head.rid,
@@ -186,21 +313,83 @@ static void test_a_request_s_own_fault_ends_it(void **state)
                         .fault = FAULT_REQUEST,
                         .text = "the prompt has 9 tokens of 8"};
     world_message(&world, ENCODE, &head, NO_PIECES);
-    assert_end(&world, 1, STATUS_TOO_LARGE);
+    world_assert_end(&world, 1, STATUS_TOO_LARGE);
     assert_string_equal(world_action(&world, ACTION_END, 0)->text, head.text);
     assert_false(world_action(&world, ACTION_END, 0)->bytes_sent);
-    assert_int_equal(count_requests(&world), 0);
+    assert_null(world_sent(&world, ENCODE, MSG_CANCEL, 0));
+    assert_int_equal(world_requests(&world), 0);
     world_free_msg(job);
+    world_close(&world);
+}
+
+static void test_deadlines_end_requests_and_say_what_was_missing(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+
+    config.beat_interval_us = 60000000; /* nobody is silent here */
+    world_line(&world, &config);
+    world_gone(&world, FORMAT);
+    world_free_msg(world_to_infer(&world, 1));
+    world_pass(&world, world.now_us + 59999999);
+    assert_null(world_action(&world, ACTION_END, 0));
+    world_pass(&world, world.now_us + 1);
+    world_assert_end(&world, 1, STATUS_DEADLINE);
+    assert_non_null(world_sent(&world, INFER, MSG_CANCEL, 0));
+
+    struct msg *infer = world_to_infer(&world, 2);
+    world_tokens(&world, INFER, infer, 0, 0, 1, true);
+    world_pass(&world, world.now_us + 60000000);
+    world_assert_end(&world, 2, STATUS_UNAVAILABLE);
+    assert_non_null(strstr(world_action(&world, ACTION_END, 0)->text, "'format'"));
+    world_free_msg(infer);
+    world_close(&world);
+}
+
+static void test_a_result_that_has_no_room_ends_its_request(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+    char large[600];
+    struct piece prompt[] = {{.name = "ids", .text = large}, {.name = "start", .text = "0"}, {0}};
+    struct ledger_counts counts;
+    unsigned number = 1;
+
+    memset(large, 'x', sizeof large - 1);
+    large[sizeof large - 1] = '\0';
+    config.memory_max_bytes = 1500;
+    world_line(&world, &config);
+    for (; number <= 3; number++) {
+        struct ledger_event event = world_request(&world, number);
+        event.reserve_bytes = 200;
+        world_admit(&world, event, world_text);
+        struct msg *job = world_take(&world, ENCODE, MSG_JOB);
+        world_result(&world, ENCODE, job, prompt); /* with "T": 601 bytes */
+        world_free_msg(job);
+        ledger_counts(world.ledger, &counts);
+        assert_int_equal(counts.reserved_bytes, 601 * (number < 3 ? number : 2));
+    }
+    world_assert_end(&world, 3, STATUS_LIMIT);
     world_close(&world);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_pipelines_that_cannot_work_are_refused),
+        cmocka_unit_test(test_stages_of_all_pipelines_are_limited),
+        cmocka_unit_test(test_requests_beyond_count_and_memory_are_refused),
+        cmocka_unit_test(test_a_stopping_gateway_takes_no_requests),
+        cmocka_unit_test(test_no_time_and_too_many_parts_are_refused),
         cmocka_unit_test(test_a_request_s_own_fault_ends_it),
+        cmocka_unit_test(test_a_result_that_has_no_room_ends_its_request),
         cmocka_unit_test(test_a_text_request_goes_through),
+        cmocka_unit_test(test_media_keep_their_order),
+        cmocka_unit_test(test_a_stage_of_its_own_replaces_what_it_names),
         cmocka_unit_test(test_a_client_that_leaves_sets_off_cancels),
-        cmocka_unit_test(test_a_dead_worker_s_job_is_sent_again),
+        cmocka_unit_test(test_deadlines_end_requests_and_say_what_was_missing),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

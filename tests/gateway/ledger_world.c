@@ -249,3 +249,69 @@ const char *world_names(const struct msg *msg)
                                    msg->head.blobs[i].name);
     return names;
 }
+
+/* --- the line --- */
+
+const struct piece world_text[] = {{.name = "turns", .text = "T"}, {0}};
+const struct piece world_prompt[] = {{.name = "ids", .first = 1, .n = 3},
+                                     {.name = "cuts", .first = 1, .n = 1},
+                                     {.name = "start", .text = "0"},
+                                     {0}};
+
+void world_line(struct world *world, const struct ledger_config *config)
+{
+    world_open(world, config);
+    world_hello(world, INGEST, "ingest", 4);
+    world_hello(world, ENCODE, "encode", 4);
+    world_hello(world, INFER, "infer", 8);
+    world_hello(world, FORMAT, "format", 8);
+}
+
+struct msg *world_to_infer(struct world *world, unsigned number)
+{
+    world_admit(world, world_request(world, number), world_text);
+    struct msg *job = world_take(world, ENCODE, MSG_JOB);
+    world_result(world, ENCODE, job, world_prompt);
+    world_free_msg(job);
+    job = world_take(world, INFER, MSG_JOB);
+    world_credit(world, ENCODE, 1);
+    return job;
+}
+
+struct msg *world_to_format(struct world *world, unsigned number, int n)
+{
+    struct msg *infer = world_to_infer(world, number);
+
+    world_tokens(world, INFER, infer, 0, 0, n, false);
+    world_free_msg(infer);
+    return world_take(world, FORMAT, MSG_JOB);
+}
+
+void world_assert_end(const struct world *world, unsigned number, enum status_code code)
+{
+    const struct ledger_action *end = world_action(world, ACTION_END, 0);
+
+    assert_non_null(end);
+    assert_int_equal(end->code, code);
+    assert_true(rid_equal(end->rid, world_rid(number)));
+    assert_null(world_action(world, ACTION_END, 1));
+}
+
+void world_assert_bytes(const struct world *world, const char *text, bool last)
+{
+    const struct ledger_action *action = world_action(world, ACTION_BYTES, 0);
+
+    assert_non_null(action);
+    assert_int_equal(blob_size(action->bytes), strlen(text));
+    assert_memory_equal(blob_data(action->bytes), text, strlen(text));
+    assert_int_equal(action->last, last);
+    assert_null(world_action(world, ACTION_BYTES, 1));
+}
+
+size_t world_requests(const struct world *world)
+{
+    struct ledger_counts counts;
+
+    ledger_counts(world->ledger, &counts);
+    return counts.requests;
+}

@@ -58,3 +58,16 @@ struct msg *world_take(struct world *world, uint32_t peer, enum msg_kind kind);
 void world_free_msg(struct msg *msg);
 /* The names of a message's blobs, with a blank between. Static. */
 const char *world_names(const struct msg *msg);
+
+/* --- a line of one worker for each stage of "chat" --- */
+enum { INGEST = 1, ENCODE, INFER, FORMAT, INFER_2, FORMAT_2, OTHER, SUPERVISOR };
+extern const struct piece world_text[];   /* the inputs of a request without media */
+extern const struct piece world_prompt[]; /* what encode makes of it */
+void world_line(struct world *world, const struct ledger_config *config);
+/* Admit request `number` and bring it to infer; its job there (world_free_msg). */
+struct msg *world_to_infer(struct world *world, unsigned number);
+/* And let infer give n tokens; format's job. */
+struct msg *world_to_format(struct world *world, unsigned number, int n);
+void world_assert_end(const struct world *world, unsigned number, enum status_code code);
+void world_assert_bytes(const struct world *world, const char *text, bool last);
+size_t world_requests(const struct world *world);

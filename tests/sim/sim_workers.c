@@ -489,7 +489,7 @@ static void talk_nonsense(struct sim *sim, int number, struct sim_job *job)
         add_text(msg, "tokens", "text");
         break;
     case 4:
-        msg->head.last = stage != SIM_INFER; /* infer may end where it likes */
+        msg->head.last = stage < SIM_INFER; /* infer may end where it likes */
         break;
     case 5:
         msg->head.upto = UINT32_MAX;

@@ -1,0 +1,550 @@
+/* Workers: hello, silence, blame; whose turn it is. */
+#include "tests/gateway/ledger_world.h"
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+/* --- hello --- */
+
+static void refuse_hello(struct world *world, const struct head *head, enum status_code code,
+                         const char *words)
+{
+    world_message(world, 40, head, NO_PIECES);
+    const struct msg *refuse = world_sent(world, 40, MSG_REFUSE, 0);
+    assert_non_null(refuse);
+    assert_int_equal(refuse->head.code, code);
+    if (!strstr(refuse->head.text, words))
+        fail_msg("'%s' does not say '%s'", refuse->head.text, words);
+    assert_null(world_sent(world, 40, MSG_WELCOME, 0));
+    assert_int_equal(world_action(world, ACTION_FORGET, 0)->worker, 40);
+}
+
+static void test_a_hello_that_does_not_fit_is_refused_in_words(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+
+    world_open(&world, &config);
+    struct head head = world_hello_head(40, "infer", 1);
+    head.wire_min = head.wire_max = WIRE_VERSION + 1;
+    refuse_hello(&world, &head, STATUS_UNSUPPORTED, "wire versions 2 to 2; this gateway speaks 1");
+    head = world_hello_head(40, "paint", 1);
+    refuse_hello(&world, &head, STATUS_NOT_FOUND, "no pipeline has a stage 'paint'");
+    head = world_hello_head(40, "infer", 0);
+    refuse_hello(&world, &head, STATUS_INVALID, "0 slots");
+    head = world_hello_head(40, "infer", SLOTS_MAX + 1);
+    refuse_hello(&world, &head, STATUS_INVALID, "slots");
+    head = world_hello_head(40, "infer", 1);
+    head.seat[0] = '\0';
+    refuse_hello(&world, &head, STATUS_INVALID, "seat");
+
+    struct head one = world_hello_head(ENCODE, "encode", 1);
+    one.model = 0xabc;
+    world_message(&world, ENCODE, &one, NO_PIECES);
+    assert_int_equal(world_sent(&world, ENCODE, MSG_WELCOME, 0)->head.interval_ms, 200);
+    head = world_hello_head(40, "infer", 1);
+    head.model = 0xdef;
+    refuse_hello(&world, &head, STATUS_DENIED, "model 0000000000000def; 'h/encode/2' has model");
+    head.model = 0; /* does not care */
+    world_message(&world, 40, &head, NO_PIECES);
+    assert_non_null(world_sent(&world, 40, MSG_WELCOME, 0));
+    world_close(&world);
+}
+
+static void test_who_has_not_said_hello_is_told_so(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+
+    world_open(&world, &config);
+    for (int kind = 0; kind < MSG_KINDS; kind++) {
+        struct head head = {.kind = (enum msg_kind)kind, .n = 1};
+        if (kind == MSG_HELLO || kind == MSG_GONE || kind == MSG_BYE)
+            continue;
+        refuse_hello(&world, &head, STATUS_UNAVAILABLE, "say hello");
+    }
+    world_close(&world);
+}
+
+static void test_ready_means_each_stage_has_a_live_worker(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+    const char *missing = NULL;
+
+    world_line(&world, &config);
+    assert_true(ledger_ready(world.ledger, 0, &missing));
+    assert_false(ledger_ready(world.ledger, 1, &missing));
+    assert_string_equal(missing, "upper");
+    world_message(&world, INFER, &(struct head){.kind = MSG_DRAIN}, NO_PIECES);
+    assert_false(ledger_ready(world.ledger, 0, &missing));
+    assert_string_equal(missing, "infer");
+    world_close(&world);
+}
+
+/* --- silence --- */
+
+static void test_three_beats_missed_no_new_jobs_ten_gone(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+
+    world_line(&world, &config);
+    world_message(&world, SUPERVISOR, &(struct head){.kind = MSG_HELLO, .stage = LEDGER_SUPERVISOR},
+                  NO_PIECES);
+    world_admit(&world, world_request(&world, 1), world_text);
+    struct msg *first = world_take(&world, ENCODE, MSG_JOB);
+    world_pass(&world, world.now_us + 3 * config.beat_interval_us);
+    world_admit(&world, world_request(&world, 2), world_text);
+    assert_null(world_sent(&world, ENCODE, MSG_JOB, 0));
+    world_beat(&world, ENCODE, 1, 1); /* heard again */
+    assert_non_null(world_sent(&world, ENCODE, MSG_JOB, 0));
+
+    world_pass(&world, world.now_us + 10 * config.beat_interval_us - 1);
+    struct ledger_counts counts;
+    ledger_counts(world.ledger, &counts);
+    assert_int_equal(counts.workers, 1);
+    world_pass(&world, world.now_us + 1);
+    ledger_counts(world.ledger, &counts);
+    assert_int_equal(counts.workers, 0);
+    const struct ledger_action *restart = world_action(&world, ACTION_RESTART, 0);
+    assert_non_null(restart);
+    assert_int_equal(restart->worker, SUPERVISOR);
+    assert_int_equal(restart->msg->head.kind, MSG_GONE);
+    assert_string_equal(restart->msg->head.seat, "h/encode/2");
+    assert_int_equal(restart->msg->head.start, 50002);
+    assert_int_equal(world_action(&world, ACTION_FORGET, 0)->worker, ENCODE);
+
+    world_result(&world, ENCODE, first, world_prompt); /* late, and unknown by now */
+    assert_non_null(world_sent(&world, ENCODE, MSG_REFUSE, 0));
+    world_hello(&world, OTHER, "encode", 1);
+    assert_non_null(world_sent(&world, OTHER, MSG_JOB, 0));
+    world_free_msg(first);
+    world_close(&world);
+}
+
+static void test_a_counter_that_stands_still_is_a_hang_only_with_work(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+
+    world_line(&world, &config);
+    struct msg *infer = world_to_infer(&world, 1);
+    world_tokens(&world, INFER, infer, 0, 0, 1, false);
+    for (uint64_t i = 1; i < 50; i++) { /* format holds the stream, with nothing to do */
+        world_pass(&world, world.now_us + config.beat_interval_us);
+        assert_null(world_action(&world, ACTION_RESTART, 0));
+        world_beat(&world, INGEST, 0, 0);
+        world_beat(&world, ENCODE, 0, 0);
+        world_beat(&world, FORMAT, 2, 1);
+        world_beat(&world, INFER, i < 40 ? i : 40, 1);
+    }
+    world_pass(&world, world.now_us + config.beat_interval_us);
+    const struct ledger_action *restart = world_action(&world, ACTION_RESTART, 0);
+    assert_non_null(restart);
+    assert_string_equal(restart->msg->head.seat, "h/infer/3");
+    assert_null(world_action(&world, ACTION_RESTART, 1));
+    world_beat(&world, FORMAT, 2, 1);
+
+    /* But when it was told to let go of something, or has all of a stream, it must move. */
+    world_step(&world, &(struct ledger_event){.kind = EVENT_CLIENT_GONE, .rid = world_rid(1)});
+    for (uint64_t i = 1; i < 10; i++) {
+        world_pass(&world, world.now_us + config.beat_interval_us);
+        assert_null(world_action(&world, ACTION_RESTART, 0));
+        world_beat(&world, INGEST, 0, 0);
+        world_beat(&world, ENCODE, 0, 0);
+        world_beat(&world, FORMAT, 2, 1);
+    }
+    world_pass(&world, world.now_us + config.beat_interval_us);
+    restart = world_action(&world, ACTION_RESTART, 0);
+    assert_non_null(restart);
+    assert_string_equal(restart->msg->head.seat, "h/format/4");
+    world_free_msg(infer);
+    world_close(&world);
+}
+
+static void test_a_seat_with_another_start_ends_the_old_one(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+
+    world_line(&world, &config);
+    world_free_msg(world_to_infer(&world, 1));
+    struct head head = world_hello_head(INFER, "infer", 1);
+    head.start = 1;
+    world_message(&world, INFER_2, &head, NO_PIECES);
+    assert_int_equal(world_action(&world, ACTION_FORGET, 0)->worker, INFER);
+    world_credit(&world, INFER_2, 1);
+    assert_non_null(world_sent(&world, INFER_2, MSG_JOB, 0));
+
+    struct head gone = {.kind = MSG_GONE, .start = 2};
+    memcpy(gone.seat, head.seat, sizeof gone.seat);
+    world_message(&world, SUPERVISOR, &gone, NO_PIECES); /* of a start long past */
+    assert_null(world_action(&world, ACTION_FORGET, 0));
+    gone.start = 1;
+    world_message(&world, SUPERVISOR, &gone, NO_PIECES);
+    assert_int_equal(world_action(&world, ACTION_FORGET, 0)->worker, INFER_2);
+    world_close(&world);
+}
+
+static void test_a_worker_that_leaves_charges_nobody(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+
+    world_line(&world, &config);
+    world_free_msg(world_to_infer(&world, 1));
+    for (uint32_t i = 0; i < 5; i++) {
+        uint32_t peer = i == 0 ? INFER : 20 + i - 1;
+        world_message(&world, peer, &(struct head){.kind = MSG_BYE}, NO_PIECES);
+        assert_null(world_action(&world, ACTION_END, 0));
+        world_hello(&world, 20 + i, "infer", 1);
+        assert_non_null(world_sent(&world, 20 + i, MSG_JOB, 0));
+    }
+    world_close(&world);
+}
+
+/* --- lost on the way --- */
+
+static void send_failed(struct world *world, uint32_t peer, const struct msg *msg)
+{
+    world_step(world, &(struct ledger_event){.kind = EVENT_SEND_FAILED,
+                                             .worker = peer,
+                                             .rid = msg->head.rid,
+                                             .head = &msg->head});
+}
+
+static void test_what_could_not_be_sent_is_sent_again(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+
+    world_line(&world, &config);
+    struct msg *infer = world_to_infer(&world, 1);
+    send_failed(&world, INFER, infer);
+    assert_int_equal(world.out.n, 0); /* it cannot be reached now */
+    world_beat(&world, INFER, 1, 0);
+    struct msg *again = world_take(&world, INFER, MSG_JOB);
+    assert_true(again->head.epoch > infer->head.epoch);
+
+    world_tokens(&world, INFER, again, 0, 0, 1, false);
+    struct msg *format = world_take(&world, FORMAT, MSG_JOB);
+    world_tokens(&world, INFER, again, 1, 1, 1, false);
+    struct msg *more = world_take(&world, FORMAT, MSG_MORE_INPUT);
+    send_failed(&world, FORMAT, more); /* a gap: from the beginning */
+    assert_non_null(world_sent(&world, FORMAT, MSG_CANCEL, 0));
+    world_beat(&world, FORMAT, 1, 0);
+    struct msg *job = world_sent(&world, FORMAT, MSG_JOB, 0);
+    assert_non_null(job);
+    assert_int_equal(job->head.blobs[1].dims[0], 2);
+    world_free_msg(infer);
+    world_free_msg(again);
+    world_free_msg(format);
+    world_free_msg(more);
+    world_close(&world);
+}
+
+/* --- blame --- */
+
+/* infer dies as long as it holds `poison`, here and when it is back; the others give two tokens
+ * and end. Returns how often it died. */
+static int run_with_poison(struct world *world, uint32_t *peer, struct msg **jobs, unsigned poison)
+{
+    int deaths = 0;
+
+    while (world_requests(world) > 7 || jobs[poison]) {
+        assert_true(deaths < 6);
+        deaths++;
+        for (unsigned i = 0; i < 8; i++) {
+            if (jobs[i])
+                world_free_msg(jobs[i]);
+            jobs[i] = NULL;
+        }
+        world_gone(world, *peer);
+        if (world_action(world, ACTION_END, 0))
+            break;
+        world_hello(world, ++*peer, "infer", 8);
+        /* Whatever is sent next comes on its own, until the poison comes. */
+        for (struct msg *msg = world_sent(world, *peer, MSG_JOB, 0); msg;
+             msg = world_sent(world, *peer, MSG_JOB, 0)) {
+            assert_null(world_sent(world, *peer, MSG_JOB, 1));
+            msg = world_take(world, *peer, MSG_JOB);
+            unsigned number = msg->head.rid.bytes[15];
+            jobs[number] = msg;
+            if (number == poison)
+                break;
+            world_tokens(world, *peer, msg, 0, 0, 1, false);
+        }
+    }
+    return deaths;
+}
+
+static void test_one_poisonous_request_among_eight(void **state)
+{
+    (void)state;
+    for (unsigned poison = 0; poison < 8; poison++) {
+        struct ledger_config config = world_config();
+        struct world world;
+        struct msg *jobs[8];
+        uint32_t peer = INFER;
+
+        world_line(&world, &config);
+        for (unsigned i = 0; i < 8; i++)
+            jobs[i] = world_to_infer(&world, i);
+        int deaths = run_with_poison(&world, &peer, jobs, poison);
+        world_assert_end(&world, poison, STATUS_POISON);
+        assert_true(deaths == (poison == 0 ? 3 : 4)); /* together, beside others, alone, alone */
+        assert_int_equal(world_requests(&world), 7);
+
+        /* Its input is remembered for a while. */
+        struct ledger_event same = world_request(&world, 9);
+        same.input_hash = 7000 + poison;
+        world_admit(&world, same, world_text);
+        world_assert_end(&world, 9, STATUS_POISON);
+        config.poison_us += world.now_us;
+        world.now_us = config.poison_us;
+        world_step(&world, &(struct ledger_event){.kind = EVENT_TICK});
+        same = world_request(&world, 9);
+        same.input_hash = 7000 + poison;
+        world_admit(&world, same, world_text);
+        assert_null(world_action(&world, ACTION_END, 0));
+        world_close(&world);
+    }
+}
+
+static void test_a_death_that_was_passed_is_forgiven(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+    uint32_t index = 0;
+
+    world_line(&world, &config);
+    struct msg *job = world_to_infer(&world, 1);
+    for (uint32_t death = 1; death <= 5; death++) {
+        world_gone(&world, death == 1 ? INFER : 20 + death - 1);
+        assert_null(world_action(&world, ACTION_END, 0));
+        world_hello(&world, 20 + death, "infer", 1);
+        world_free_msg(job);
+        job = world_take(&world, 20 + death, MSG_JOB);
+        world_tokens(&world, 20 + death, job, 0, index++, 1, false);
+    }
+    world_gone(&world, 25); /* but not for ever */
+    world_assert_end(&world, 1, STATUS_POISON);
+    world_free_msg(job);
+    world_close(&world);
+}
+
+static void test_a_lost_connection_is_nobody_s_fault(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+
+    world_line(&world, &config);
+    world_free_msg(world_to_infer(&world, 1));
+    for (uint32_t i = 0; i < 5; i++) {
+        world_pass(&world, world.now_us + 10 * config.beat_interval_us);
+        assert_null(world_action(&world, ACTION_END, 0));
+        world_hello(&world, 20 + i, "infer", 1);
+        assert_non_null(world_sent(&world, 20 + i, MSG_JOB, 0));
+    }
+    world_close(&world);
+}
+
+static void test_a_suspect_that_must_be_alone_gets_a_worker_emptied(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+
+    world_line(&world, &config);
+    struct msg *first = world_to_infer(&world, 1);
+    world_hello(&world, INFER_2, "infer", 8);
+    world_admit(&world, world_request(&world, 2), world_text);
+    struct msg *encode = world_take(&world, ENCODE, MSG_JOB);
+    world_result(&world, ENCODE, encode, world_prompt);
+    struct msg *second = world_take(&world, INFER_2, MSG_JOB); /* it holds least */
+    world_gone(&world, INFER);                                 /* the first was alone in it */
+    assert_null(world_sent(&world, INFER_2, MSG_JOB, 0));
+    world_credit(&world, ENCODE, 1);
+    world_admit(&world, world_request(&world, 3), world_text);
+    world_free_msg(encode);
+    encode = world_take(&world, ENCODE, MSG_JOB);
+    world_result(&world, ENCODE, encode, world_prompt);
+    assert_null(world_sent(&world, INFER_2, MSG_JOB, 0)); /* newcomers wait for it */
+    world_tokens(&world, INFER_2, second, 0, 0, 1, true);
+    struct msg *suspect = world_take(&world, INFER_2, MSG_JOB);
+    assert_true(rid_equal(suspect->head.rid, world_rid(1)));
+    assert_null(world_sent(&world, INFER_2, MSG_JOB, 0));
+    world_tokens(&world, INFER_2, suspect, 0, 0, 1, false); /* it was not it */
+    assert_non_null(world_sent(&world, INFER_2, MSG_JOB, 0));
+    world_free_msg(first);
+    world_free_msg(second);
+    world_free_msg(encode);
+    world_free_msg(suspect);
+    world_close(&world);
+}
+
+/* --- turns --- */
+
+static void fail_for_capacity(struct world *world, uint32_t peer, const struct msg *job)
+{
+    struct head head = {.kind = MSG_FAILED,
+                        .rid = job->head.rid,
+                        .epoch = job->head.epoch,
+                        .code = STATUS_BUSY,
+                        .fault = FAULT_CAPACITY,
+                        .text = "no room for its keys"};
+
+    world_message(world, peer, &head, NO_PIECES);
+    world_credit(world, peer, 1);
+}
+
+static void test_no_capacity_means_later_and_elsewhere(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+
+    config.beat_interval_us = 60000000;
+    world_line(&world, &config);
+    struct msg *job = world_to_infer(&world, 1);
+    fail_for_capacity(&world, INFER, job);
+    assert_null(world_sent(&world, INFER, MSG_JOB, 0));
+    world_hello(&world, INFER_2, "infer", 1);
+    world_pass(&world, world.now_us + 50000);
+    assert_null(world_sent(&world, INFER, MSG_JOB, 0));
+    world_free_msg(job);
+    job = world_take(&world, INFER_2, MSG_JOB);
+    int tries = 1;
+    uint32_t peer = INFER_2;
+    while (world_requests(&world) > 0) {
+        fail_for_capacity(&world, peer, job);
+        tries++;
+        if (world_requests(&world) == 0)
+            break;
+        world_pass(&world, world.now_us + 1000000);
+        world_free_msg(job);
+        peer = peer == INFER ? INFER_2 : INFER; /* the one that has just refused comes last */
+        job = world_take(&world, peer, MSG_JOB);
+        assert_true(tries < 40);
+    }
+    assert_int_equal(tries, 25);
+    world_free_msg(job);
+    world_close(&world);
+}
+
+/* Admit, then serve encode one at a time; the order in which requests came to it. */
+static void serve(struct world *world, char *order, size_t n)
+{
+    struct msg *job = NULL;
+
+    world_hello(world, ENCODE, "encode", 1);
+    for (size_t i = 0; i < n; i++) {
+        job = world_take(world, ENCODE, MSG_JOB);
+        order[i] = (char)job->head.rid.bytes[15];
+        world_result(world, ENCODE, job, world_prompt);
+        world_free_msg(job);
+        world_credit(world, ENCODE, 1);
+    }
+    order[n] = '\0';
+}
+
+static void admit_for(struct world *world, char name, uint32_t tenant, uint64_t work, bool batch)
+{
+    struct ledger_event event = world_request(world, (unsigned char)name);
+
+    event.tenant = tenant;
+    event.work = work;
+    event.batch_class = batch;
+    world_admit(world, event, world_text);
+}
+
+static void test_tenants_take_turns(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+    char order[17];
+
+    world_open(&world, &config);
+    for (const char *name = "abcdef"; *name; name++) /* one tenant asks first and most */
+        admit_for(&world, *name, 1, 1024, false);
+    admit_for(&world, 'x', 2, 1024, false);
+    admit_for(&world, 'y', 2, 1024, false);
+    admit_for(&world, 'z', 3, 1024, false);
+    serve(&world, order, 9);
+    assert_string_equal(order, "axzbycdef");
+    world_close(&world);
+}
+
+static void test_turns_are_measured_in_work(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+    char order[17];
+
+    world_open(&world, &config);
+    admit_for(&world, 'A', 1, 4096, false); /* large ones */
+    admit_for(&world, 'B', 1, 4096, false);
+    for (const char *name = "rstuvwxyz"; *name; name++)
+        admit_for(&world, *name, 2, 1024, false);
+    serve(&world, order, 11);
+    assert_string_equal(order, "rstAuvwxByz");
+    world_close(&world);
+}
+
+static void test_batch_waits_behind_interactive(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+    char order[17];
+
+    world_open(&world, &config);
+    admit_for(&world, 'b', 1, 10, true);
+    admit_for(&world, 'c', 2, 10, true);
+    admit_for(&world, 'i', 3, 1000000, false);
+    admit_for(&world, 'j', 3, 1000000, false);
+    serve(&world, order, 4);
+    assert_string_equal(order, "ijbc");
+    world_close(&world);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_hello_that_does_not_fit_is_refused_in_words),
+        cmocka_unit_test(test_who_has_not_said_hello_is_told_so),
+        cmocka_unit_test(test_ready_means_each_stage_has_a_live_worker),
+        cmocka_unit_test(test_three_beats_missed_no_new_jobs_ten_gone),
+        cmocka_unit_test(test_a_counter_that_stands_still_is_a_hang_only_with_work),
+        cmocka_unit_test(test_a_seat_with_another_start_ends_the_old_one),
+        cmocka_unit_test(test_a_worker_that_leaves_charges_nobody),
+        cmocka_unit_test(test_what_could_not_be_sent_is_sent_again),
+        cmocka_unit_test(test_one_poisonous_request_among_eight),
+        cmocka_unit_test(test_a_death_that_was_passed_is_forgiven),
+        cmocka_unit_test(test_a_lost_connection_is_nobody_s_fault),
+        cmocka_unit_test(test_a_suspect_that_must_be_alone_gets_a_worker_emptied),
+        cmocka_unit_test(test_no_capacity_means_later_and_elsewhere),
+        cmocka_unit_test(test_tenants_take_turns),
+        cmocka_unit_test(test_turns_are_measured_in_work),
+        cmocka_unit_test(test_batch_waits_behind_interactive),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
