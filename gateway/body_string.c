@@ -1,6 +1,7 @@
 /* What becomes of the strings of a body: keys, texts, media. */
 #include "engine/base/heap.h"
 #include "gateway/body_private.h"
+#include "gateway/release.h"
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -139,11 +140,6 @@ bool string_add(struct body *body, const uint8_t *data, size_t size, struct stat
     return true;
 }
 
-static void release_bytes(void *context)
-{
-    heap_free(context);
-}
-
 static bool end_medium(struct body *body, struct status *st)
 {
     struct buffer *bytes = &body->medium_bytes;
@@ -158,7 +154,7 @@ static bool end_medium(struct body *body, struct status *st)
     uint8_t *data = heap_resize(bytes->data, bytes->size, 1);
     struct body_medium *medium = &body->media[body->n_media];
     medium->name = body->medium_name;
-    medium->blob = blob_wrap(data, bytes->size, release_bytes, data);
+    medium->blob = release_blob_take(data, bytes->size);
     *bytes = (struct buffer){0};
     return skeleton_reference(body, 'm', body->n_media++, st);
 }

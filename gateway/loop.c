@@ -5,6 +5,7 @@
 #include "gateway/api.h"
 #include "gateway/body.h"
 #include "gateway/http.h"
+#include "gateway/release.h"
 #include "proto/link.h"
 #include <assert.h>
 #include <errno.h>
@@ -502,7 +503,8 @@ static void serve(struct loop *loop)
         look_after_streams(loop);
         if (clock_now_us() >= ledger_next_us(loop->ledger))
             step(loop, &(struct ledger_event){.kind = EVENT_TICK});
-        more = drain_bus(loop, msg);
+        more = release_step();
+        more = drain_bus(loop, msg) || more;
     }
     heap_free(msg);
 }
