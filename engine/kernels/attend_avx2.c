@@ -17,56 +17,65 @@ struct pair {
     const float *q;
     float *out;         /* values weighted so far */
     float largest, sum; /* so far */
+    float keep;         /* what is kept of earlier pages when this one is added */
     float score[PAGE];  /* then their exponentials, zero for keys that are not seen */
     size_t low, high;   /* keys of the page that are seen; equal: none */
 };
 
 /* What the tasks of one page share. */
 struct page {
-    const void *keys, *values; /* of the kv head */
-    size_t low, high;          /* keys that any of the queries sees */
-    float rows[PAGE][ATTEND_HEAD_DIM_MAX];
+    const void *keys, *values;              /* of the kv head */
+    size_t low, high;                       /* keys that any of the queries sees */
+    float rows[PAGE * ATTEND_HEAD_DIM_MAX]; /* [64][head_dim], close together for the caches */
 };
 
 static void load_rows(struct page *page, const void *data, size_t d, enum dtype type)
 {
     for (size_t j = page->low; j < page->high; j++) {
         if (type == DTYPE_F32) {
-            memcpy(page->rows[j], (const float *)data + j * d, d * sizeof(float));
+            memcpy(page->rows + j * d, (const float *)data + j * d, d * sizeof(float));
             continue;
         }
         const uint8_t *in = (const uint8_t *)data + j * d * 2;
         for (size_t i = 0; i < d; i += LANES)
-            _mm256_storeu_ps(page->rows[j] + i, _mm256_cvtph_ps(_mm_loadu_si128(
-                                                    (const __m128i *)(const void *)(in + 2 * i))));
+            _mm256_storeu_ps(
+                page->rows + j * d + i,
+                _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(in + 2 * i))));
     }
 }
 
-/* Four keys at a time: their sums do not wait for each other. */
-static void score_keys(struct pair *p, const struct page *page, size_t d)
+/* Scores of `keys` keys from j on, for `n` heads: sums that do not wait for each other, and loads
+ * that are shared. Each has its own order, so how many go together changes nothing. */
+static ALWAYS_INLINE void score_tile(struct pair *p, size_t n, const struct page *page, size_t j,
+                                     size_t keys, size_t d)
+{
+    __m256 s[2][4];
+    const float *row = page->rows + j * d;
+    for (size_t h = 0; h < n; h++)
+        for (size_t k = 0; k < keys; k++)
+            s[h][k] = _mm256_setzero_ps();
+    for (size_t i = 0; i < d; i += LANES)
+        for (size_t k = 0; k < keys; k++) {
+            __m256 key = _mm256_loadu_ps(row + k * d + i);
+            for (size_t h = 0; h < n; h++)
+                s[h][k] = _mm256_fmadd_ps(_mm256_loadu_ps(p[h].q + i), key, s[h][k]);
+        }
+    for (size_t h = 0; h < n; h++)
+        for (size_t k = 0; k < keys; k++)
+            p[h].score[j + k] = lanes_sum(s[h][k]);
+}
+
+static ALWAYS_INLINE void score_keys(struct pair *p, size_t n, const struct page *page, size_t d)
 {
     size_t j = p->low;
-    for (; j + 4 <= p->high; j += 4) {
-        __m256 s[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
-                       _mm256_setzero_ps()};
-        for (size_t i = 0; i < d; i += LANES) {
-            __m256 q = _mm256_loadu_ps(p->q + i);
-            for (size_t k = 0; k < 4; k++)
-                s[k] = _mm256_fmadd_ps(q, _mm256_loadu_ps(page->rows[j + k] + i), s[k]);
-        }
-        for (size_t k = 0; k < 4; k++)
-            p->score[j + k] = lanes_sum(s[k]);
-    }
-    for (; j < p->high; j++) {
-        __m256 s = _mm256_setzero_ps();
-        for (size_t i = 0; i < d; i += LANES)
-            s = _mm256_fmadd_ps(_mm256_loadu_ps(p->q + i), _mm256_loadu_ps(page->rows[j] + i), s);
-        p->score[j] = lanes_sum(s);
-    }
+    for (; j + 4 <= p->high; j += 4)
+        score_tile(p, n, page, j, 4, d);
+    for (; j < p->high; j++)
+        score_tile(p, n, page, j, 1, d);
 }
 
-/* Scores to exponentials; leaves what is to be kept of earlier pages. */
-static float soften(struct pair *p)
+/* Scores to exponentials. */
+static void soften(struct pair *p)
 {
     float largest = p->largest, before[LANES];
     for (size_t j = p->low; j < p->high; j++)
@@ -82,32 +91,71 @@ static float soften(struct pair *p)
         sum = _mm256_add_ps(sum, e);
     }
     p->largest = largest;
-    p->sum = p->sum * before[0] + lanes_sum(sum);
-    return before[0];
+    p->keep = before[0];
+    p->sum = p->sum * p->keep + lanes_sum(sum);
 }
 
-/* out = out * keep + sum of exponential times value, in order of the keys; 32 values at a time. */
-static void add_values(struct pair *p, const struct page *page, size_t d, float keep)
+/* out = out * keep + sum of exponential times value, in order of the keys, for `width` vectors of
+ * `n` heads. */
+static ALWAYS_INLINE void value_tile(struct pair *p, size_t n, const struct page *page, size_t d,
+                                     size_t i, size_t width)
+{
+    __m256 v[2][4];
+    for (size_t h = 0; h < n; h++)
+        for (size_t k = 0; k < width; k++)
+            v[h][k] =
+                _mm256_mul_ps(_mm256_loadu_ps(p[h].out + i + k * LANES), _mm256_set1_ps(p[h].keep));
+    for (size_t j = p->low; j < p->high; j++)
+        for (size_t k = 0; k < width; k++) {
+            __m256 value = _mm256_loadu_ps(page->rows + j * d + i + k * LANES);
+            for (size_t h = 0; h < n; h++)
+                v[h][k] = _mm256_fmadd_ps(_mm256_set1_ps(p[h].score[j]), value, v[h][k]);
+        }
+    for (size_t h = 0; h < n; h++)
+        for (size_t k = 0; k < width; k++)
+            _mm256_storeu_ps(p[h].out + i + k * LANES, v[h][k]);
+}
+
+static ALWAYS_INLINE void add_values(struct pair *p, size_t n, const struct page *page, size_t d)
 {
     size_t i = 0;
-    const __m256 factor = _mm256_set1_ps(keep);
-    for (; i + 4 * LANES <= d; i += 4 * LANES) {
-        __m256 v[4];
-        for (size_t k = 0; k < 4; k++)
-            v[k] = _mm256_mul_ps(_mm256_loadu_ps(p->out + i + k * LANES), factor);
-        for (size_t j = p->low; j < p->high; j++) {
-            __m256 e = _mm256_set1_ps(p->score[j]);
-            for (size_t k = 0; k < 4; k++)
-                v[k] = _mm256_fmadd_ps(e, _mm256_loadu_ps(page->rows[j] + i + k * LANES), v[k]);
-        }
-        for (size_t k = 0; k < 4; k++)
-            _mm256_storeu_ps(p->out + i + k * LANES, v[k]);
+    for (; i + 4 * LANES <= d; i += 4 * LANES)
+        value_tile(p, n, page, d, i, 4);
+    for (; i < d; i += LANES)
+        value_tile(p, n, page, d, i, 1);
+}
+
+/* Two heads of one query see the same keys; queries of one page often do. */
+static bool go_together(const struct pair *p, const struct pair *last)
+{
+    return p + 1 < last && p[0].low == p[1].low && p[0].high == p[1].high;
+}
+
+static void score_pairs(struct pair *p, const struct pair *last, const struct page *page, size_t d)
+{
+    for (size_t n; p < last; p += n) {
+        n = go_together(p, last) ? 2 : 1;
+        if (p->low == p->high)
+            continue;
+        if (n == 2)
+            score_keys(p, 2, page, d);
+        else
+            score_keys(p, 1, page, d);
+        for (size_t h = 0; h < n; h++)
+            soften(&p[h]);
     }
-    for (; i < d; i += LANES) {
-        __m256 v = _mm256_mul_ps(_mm256_loadu_ps(p->out + i), factor);
-        for (size_t j = p->low; j < p->high; j++)
-            v = _mm256_fmadd_ps(_mm256_set1_ps(p->score[j]), _mm256_loadu_ps(page->rows[j] + i), v);
-        _mm256_storeu_ps(p->out + i, v);
+}
+
+static void value_pairs(struct pair *p, const struct pair *last, const struct page *page, size_t d)
+{
+    for (size_t n; p < last; p += n) {
+        n = go_together(p, last) ? 2 : 1;
+        if (p->low == p->high)
+            continue;
+        if (n == 2)
+            add_values(p, 2, page, d);
+        else
+            add_values(p, 1, page, d);
     }
 }
 
@@ -117,7 +165,6 @@ static void attend_page(struct page *page, struct pair *pairs, const struct atte
 {
     size_t d = task->shape->head_dim, heads = task->head_end - task->head_begin;
     struct pair *first = pairs + begin * heads, *last = pairs + end * heads;
-    float keep[PAIRS_MAX] = {0};
 
     page->low = PAGE;
     page->high = 0;
@@ -140,15 +187,9 @@ static void attend_page(struct page *page, struct pair *pairs, const struct atte
     if (page->low >= page->high)
         return;
     load_rows(page, page->keys, d, task->shape->type);
-    for (struct pair *p = first; p < last; p++)
-        if (p->low < p->high) {
-            score_keys(p, page, d);
-            keep[p - first] = soften(p);
-        }
+    score_pairs(first, last, page, d);
     load_rows(page, page->values, d, task->shape->type);
-    for (struct pair *p = first; p < last; p++)
-        if (p->low < p->high)
-            add_values(p, page, d, keep[p - first]);
+    value_pairs(first, last, page, d);
 }
 
 static bool sees(const struct attend_query *query, size_t number)
