@@ -6,6 +6,8 @@
 #include <assert.h>
 #include <stdio.h>
 
+/* Multiplications that are worth a piece of their own: waking a thread costs some 10 us. */
+#define WORK_GRAIN ((size_t)1 << 18)
 #define MATMUL_GRAIN                                                                               \
     32 /* output rows handed to a thread at once; a multiple of a kernel's tile                    \
         */
@@ -179,7 +181,9 @@ void ops_matmul(const struct ops *ops, float *out, size_t stride, const struct t
         .out = out,
         .stride = stride,
     };
-    pool_run(ops->pool, end - begin, MATMUL_GRAIN, matmul_part, &job);
+    size_t grain = WORK_GRAIN / (width * job.x.rows + 1) / MATMUL_GRAIN * MATMUL_GRAIN;
+    pool_run(ops->pool, end - begin, grain > MATMUL_GRAIN ? grain : MATMUL_GRAIN, matmul_part,
+             &job);
 }
 
 void ops_row(float *out, const struct tensor_view *w, size_t row)
@@ -324,7 +328,11 @@ void ops_attend(const struct ops *ops, const struct attend_shape *shape,
         .heads_each = each,
     };
     size_t query_blocks = (n + ATTEND_QUERIES - 1) / ATTEND_QUERIES;
-    pool_run(ops->pool, query_blocks * job.head_blocks, 1, attend_part, &job);
+    size_t tasks = query_blocks * job.head_blocks;
+    size_t work = 0;
+    for (size_t i = 0; i < n; i++)
+        work += 2 * (queries[i].end - queries[i].first) * shape->heads * shape->head_dim;
+    pool_run(ops->pool, tasks, WORK_GRAIN / (work / tasks + 1) + 1, attend_part, &job);
 }
 
 size_t ops_argmax(const float *x, size_t n)
