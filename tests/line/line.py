@@ -116,7 +116,7 @@ class Line:
                 raise
 
     # ------------------------------------------------------------ requests
-    def connect(self, timeout=60):
+    def connect(self, timeout=600):
         return http.client.HTTPConnection('127.0.0.1', self.port, timeout=timeout)
 
     def request(self, method, path, body=None, headers=None):
