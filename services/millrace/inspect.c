@@ -132,10 +132,11 @@ static void print_fit(const char *path)
         return;
     }
     (void)printf("keys and values of one request (float16)\n");
-    for (uint64_t context = 8192; context <= fit->context; context *= 4) {
+    static const uint64_t contexts[] = {8192, 32768, 131072, 262144};
+    for (size_t i = 0; i < sizeof contexts / sizeof *contexts; i++) {
         struct fit at = {0};
-        if (fit_read(&at, path, "", context, &st))
-            (void)printf("  context %7" PRIu64 "        %12s\n", context,
+        if (contexts[i] <= fit->context && fit_read(&at, path, "", contexts[i], &st))
+            (void)printf("  context %7" PRIu64 "        %12s\n", contexts[i],
                          fit_bytes(at.kv_request_bytes));
     }
     uint64_t largest = fit_context(path, fit->available_bytes);

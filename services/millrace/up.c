@@ -355,6 +355,18 @@ static int watch(const struct up *up, struct supervise *s)
     }
 }
 
+/* What the children inherit. OpenBLAS picks its kernels by CPU when it is loaded, and others sum in
+ * another order: fixed here, a picture is the same numbers on every machine that has them. */
+static void set_environment(const struct up *up)
+{
+    if (!up->verbose)
+        (void)setenv("MILLRACE_LOG", "warn", 0);
+    (void)setenv("OPENBLAS_NUM_THREADS", "1", 0);
+#if defined(__x86_64__)
+    (void)setenv("OPENBLAS_CORETYPE", "Haswell", 0);
+#endif
+}
+
 static int run(struct up *up)
 {
     struct supervise *s = NULL;
@@ -366,8 +378,7 @@ static int run(struct up *up)
         (void)fprintf(stderr, "up: %s\n", st.text);
     } else {
         print_plan(up);
-        if (!up->verbose)
-            (void)setenv("MILLRACE_LOG", "warn", 0);
+        set_environment(up);
         add_children(up, s);
         exit_status = watch(up, s);
     }
