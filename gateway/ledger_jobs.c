@@ -63,7 +63,7 @@ void job_release(struct job *job)
     job->stage->dirty = true;
 }
 
-static void cancel(struct ledger *ledger, uint32_t peer, struct rid rid, uint32_t epoch)
+void job_cancel(struct ledger *ledger, uint32_t peer, struct rid rid, uint32_t epoch)
 {
     struct msg *msg = action_send(ledger, peer, MSG_CANCEL);
 
@@ -74,7 +74,7 @@ static void cancel(struct ledger *ledger, uint32_t peer, struct rid rid, uint32_
 void job_stop(struct ledger *ledger, struct job *job)
 {
     if (job->state == JOB_HELD) {
-        cancel(ledger, job->worker->peer, job->request->rid, job->epoch);
+        job_cancel(ledger, job->worker->peer, job->request->rid, job->epoch);
         worker_expect(ledger, job->worker);
         job->worker->ghosts++;
         job_release(job);
@@ -261,7 +261,7 @@ void job_message(struct ledger *ledger, struct worker *worker, const struct ledg
     if (!job) {
         /* Late. If it goes on, the cancel was lost. */
         if (head->kind == MSG_RESULT && !head->last)
-            cancel(ledger, worker->peer, head->rid, head->epoch);
+            job_cancel(ledger, worker->peer, head->rid, head->epoch);
         return;
     }
     if (head->kind == MSG_FAILED) {

@@ -9,6 +9,7 @@
 #define REFUSALS_MAX 24   /* "no capacity" answers to one job */
 #define QUIET_INTERVALS 3 /* without a beat: no new jobs */
 #define GONE_INTERVALS 10 /* without a beat, or with work owed and none done: gone */
+#define CANCELS_MAX 16
 #define NO_PEER UINT32_MAX
 #define NO_PLACE SIZE_MAX
 
@@ -122,6 +123,11 @@ struct worker {
     uint64_t start, model, work, memory_bytes;
     uint32_t slots, credit;
     uint32_t ghosts; /* cancelled jobs that it may still be at */
+    struct {
+        struct rid rid;
+        uint32_t epoch;
+    } cancels[CANCELS_MAX]; /* that could not be delivered; said again with its next beat */
+    size_t n_cancels;
     bool quiet, unreachable, draining;
     bool owes;                /* FLOW_BYTES: was sent something since its counter moved */
     struct job_list held;     /* in the order they were sent */
@@ -233,6 +239,7 @@ void job_passed(struct ledger *ledger, struct job *job);
 void job_orphaned(struct ledger *ledger, struct job *job, enum worker_end how, bool alone,
                   bool probe);
 void job_undelivered(struct ledger *ledger, struct worker *worker, const struct head *head);
+void job_cancel(struct ledger *ledger, uint32_t peer, struct rid rid, uint32_t epoch);
 void job_message(struct ledger *ledger, struct worker *worker, const struct ledger_event *event);
 /* The worker's answer makes no sense: cancelled there and tried again, within limits. */
 void job_bad(struct ledger *ledger, struct job *job, const char *format, ...) PRINTF_LIKE(3, 4);

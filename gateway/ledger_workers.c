@@ -225,8 +225,19 @@ static void credit(struct worker *worker, const struct head *head)
     worker->stage->dirty = true;
 }
 
+/* A job that gives no results would else be held for ever by a worker that was not told. */
+static void cancel_again(struct ledger *ledger, struct worker *worker)
+{
+    size_t n = worker->n_cancels;
+
+    worker->n_cancels = 0;
+    for (size_t i = 0; i < n; i++)
+        job_cancel(ledger, worker->peer, worker->cancels[i].rid, worker->cancels[i].epoch);
+}
+
 static void beat(struct ledger *ledger, struct worker *worker, const struct head *head)
 {
+    cancel_again(ledger, worker);
     if (worker->quiet || worker->unreachable)
         worker->stage->dirty = true;
     worker->quiet = worker->unreachable = false;
@@ -316,8 +327,12 @@ void workers_send_failed(struct ledger *ledger, const struct ledger_event *event
     if (!worker)
         return;
     worker->unreachable = true; /* until it is heard again */
-    if (event->head->kind == MSG_JOB || event->head->kind == MSG_MORE_INPUT)
+    if (event->head->kind == MSG_JOB || event->head->kind == MSG_MORE_INPUT) {
         job_undelivered(ledger, worker, event->head);
+    } else if (event->head->kind == MSG_CANCEL && worker->n_cancels < CANCELS_MAX) {
+        worker->cancels[worker->n_cancels].rid = event->head->rid;
+        worker->cancels[worker->n_cancels++].epoch = event->head->epoch;
+    }
 }
 
 void workers_message(struct ledger *ledger, const struct ledger_event *event)

@@ -256,6 +256,27 @@ static void test_what_could_not_be_sent_is_sent_again(void **state)
     world_close(&world);
 }
 
+static void test_a_cancel_that_was_lost_is_said_again(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+
+    world_line(&world, &config);
+    struct msg *infer = world_to_infer(&world, 1);
+    world_step(&world, &(struct ledger_event){.kind = EVENT_CLIENT_GONE, .rid = world_rid(1)});
+    struct msg *cancel = world_take(&world, INFER, MSG_CANCEL);
+    send_failed(&world, INFER, cancel);
+    assert_int_equal(world.out.n, 0);
+    world_beat(&world, INFER, 1, 1);
+    assert_int_equal(world_sent(&world, INFER, MSG_CANCEL, 0)->head.epoch, infer->head.epoch);
+    world_beat(&world, INFER, 2, 0);
+    assert_int_equal(world.out.n, 0);
+    world_free_msg(infer);
+    world_free_msg(cancel);
+    world_close(&world);
+}
+
 /* --- blame --- */
 
 /* infer dies as long as it holds `poison`, here and when it is back; the others give two tokens
@@ -536,6 +557,7 @@ int main(void)
         cmocka_unit_test(test_a_seat_with_another_start_ends_the_old_one),
         cmocka_unit_test(test_a_worker_that_leaves_charges_nobody),
         cmocka_unit_test(test_what_could_not_be_sent_is_sent_again),
+        cmocka_unit_test(test_a_cancel_that_was_lost_is_said_again),
         cmocka_unit_test(test_one_poisonous_request_among_eight),
         cmocka_unit_test(test_a_death_that_was_passed_is_forgiven),
         cmocka_unit_test(test_a_lost_connection_is_nobody_s_fault),

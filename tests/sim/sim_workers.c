@@ -333,7 +333,7 @@ static void turn_later(struct sim *sim, int number)
 {
     struct sim_process *process = &sim->processes[number];
 
-    if (process->turning || count_jobs(process) == 0)
+    if (process->turning || process->hung || count_jobs(process) == 0)
         return;
     process->turning = true;
     sim_at(sim, sim->now_us + process->turn_us, SIM_TURN, number, NULL);
@@ -344,7 +344,7 @@ void sim_receive(struct sim *sim, int number, struct msg *msg)
     struct sim_process *process = &sim->processes[number];
     struct sim_job *job = NULL;
 
-    if (!process->alive || process->hung)
+    if (!process->alive || process->silent) /* who beats, receives */
         return;
     switch (msg->head.kind) {
     case MSG_WELCOME:
