@@ -94,8 +94,9 @@ static void read_edits(struct medium *out, struct span bytes, struct box trak, d
     out->edit_at = elst.begin + 8;
     out->edit_version = wide;
     out->start_s = start / scale;
-    const double rest_s = out->length_s - start / scale;
-    out->length_s = length > 0 && length / movie_scale < rest_s ? length / movie_scale : rest_s;
+    /* The list counts in units of the movie, often milliseconds; the track is exact. */
+    const double listed_s = length / movie_scale, rest_s = out->length_s - start / scale;
+    out->length_s = length > 0 && listed_s < rest_s - 1.5 / movie_scale ? listed_s : rest_s;
 }
 
 static bool read_track(struct medium *out, struct span bytes, struct box trak, double movie_scale,
