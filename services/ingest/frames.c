@@ -72,7 +72,7 @@ bool sound_cut(struct decoded *out, const struct buffer *all, const struct mediu
     n = fmin(n, (double)n_all - first + rate / 10); /* the same tenth, as silence */
     if (n > (double)MEDIA_AUDIO_SAMPLES_MAX)
         return status_fail(
-            st, STATUS_TOO_LARGE, "the clip is %s%.1f seconds long; at most %d seconds are taken",
+            st, STATUS_LIMIT, "the clip is %s%.1f seconds long; at most %d seconds are taken",
             (double)n_all > 600 * rate ? "more than " : "", n / rate, DECODE_SECONDS_MAX);
     if (n < 1)
         return status_fail(st, STATUS_INVALID, "there is no sound in it");

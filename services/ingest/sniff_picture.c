@@ -9,7 +9,7 @@ static bool check_size(struct medium *out, uint32_t width, uint32_t height, stru
         return status_fail(st, STATUS_CORRUPT, "the size is %u x %u px", width, height);
     if (width > PICTURE_SIDE_MAX || height > PICTURE_SIDE_MAX ||
         (uint64_t)width * height > PICTURE_PIXELS_MAX)
-        return status_fail(st, STATUS_TOO_LARGE,
+        return status_fail(st, STATUS_LIMIT,
                            "%u x %u px are too many: at most %u million pixels and %u px a side "
                            "are taken",
                            width, height, PICTURE_PIXELS_MAX / 1000000, PICTURE_SIDE_MAX);
