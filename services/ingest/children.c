@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -74,14 +75,25 @@ static bool spawn(struct children *c, struct child *child, struct status *st)
     return true;
 }
 
-/* End it if need be, and tell how it ended. */
+#define LAST_WORDS_MS 20 /* between a closed socket and the end of its process */
+
+/* End it if need be; `how` (may be NULL) tells how it ended, if it was by itself. */
 static void reap(struct child *child, char *how, size_t size)
 {
     int status = 0;
+    bool over = false;
     close(child->fd);
-    kill(child->pid, SIGKILL); /* not reaped yet, so the number is still its own */
-    while (waitpid(child->pid, &status, 0) < 0 && errno == EINTR)
-        ;
+    for (int i = 0; how && i < LAST_WORDS_MS && !over; i++) {
+        const struct timespec ms = {.tv_nsec = 1000000};
+        over = waitpid(child->pid, &status, WNOHANG) == child->pid;
+        if (!over)
+            nanosleep(&ms, NULL);
+    }
+    if (!over) {
+        kill(child->pid, SIGKILL); /* not reaped yet, so the number is still its own */
+        while (waitpid(child->pid, &status, 0) < 0 && errno == EINTR)
+            ;
+    }
     if (how && WIFSIGNALED(status))
         snprintf(how, size, "signal %d, %s", WTERMSIG(status), strsignal(WTERMSIG(status)));
     else if (how)
@@ -343,16 +355,15 @@ static bool look_at_busy(struct children *c, struct child *child, struct childre
         take_answer(end, child, &answer, file);
     if (file >= 0)
         close(file);
-    if (got != 1)
-        end->died = true;
-    reap(child, how, sizeof how);
+    end->died = got != 1;
+    reap(child, got < 0 ? how : NULL, sizeof how);
     if (late)
         (void)status_fail(&end->st, STATUS_LIMIT, "decoding took more than %.0f seconds",
                           (double)c->wall_ms / 1000);
     else if (got != 1)
         (void)status_fail(&end->st, STATUS_INVALID, "the decoder ended on it (%s)", how);
     if (end->died)
-        log_warn("decoder killed or dead", "how=\"%s\" late=%d", how, late);
+        log_warn("decoder killed or dead", "why=\"%s\"", end->st.text);
     return true;
 }
 

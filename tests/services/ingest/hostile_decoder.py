@@ -1,0 +1,57 @@
+#!/usr/bin/python3
+"""A decoder child that has been taken over: the first byte of its item says what it does.
+
+Structs: services/ingest/decode.h."""
+import array
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+
+REQUEST, ANSWER = struct.Struct('<III'), struct.Struct('<iIII240s')
+
+
+def main():
+    s = socket.socket(fileno=int(sys.argv[2]))
+    s.send(ANSWER.pack(0, 0, 0, 0, b''))
+    data, files, _, _ = s.recvmsg(REQUEST.size, socket.CMSG_SPACE(4))
+    if not data:
+        return
+    want, budget, tile = REQUEST.unpack(data)
+    deed = os.pread(array.array('i', files[0][2][:4])[0], 1, 0)
+
+    def answer(height, width, size, code=0, text=b''):
+        frames = os.memfd_create('frames')
+        os.truncate(frames, size)
+        s.sendmsg([ANSWER.pack(code, height, width, 0, text)],
+                  [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [frames]))])
+
+    if deed == b'k':
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif deed == b'e':
+        sys.exit(3)
+    elif deed == b'h':
+        time.sleep(60)
+    elif deed == b'g':                                       # a good answer
+        answer(tile, 2 * tile, tile * 2 * tile * 3)
+    elif deed == b's':                                       # fewer bytes than claimed
+        answer(tile, 2 * tile, tile * 2 * tile * 3 - 1)
+    elif deed == b'b':                                       # more soft tokens than allowed
+        answer(tile * (budget + 1), tile, tile * (budget + 1) * tile * 3)
+    elif deed == b't':                                       # not whole tiles
+        answer(tile + 1, tile, (tile + 1) * tile * 3)
+    elif deed == b'o':                                       # sizes whose product overflows
+        answer(0xffffffff, 0xffffffff, 0)
+    elif deed == b'n':                                       # no file
+        s.send(ANSWER.pack(0, tile, tile, 0, b''))
+    elif deed == b'c':                                       # a code that is none, a text without end
+        s.send(ANSWER.pack(-7, 0, 0, 0, b'\x1b[31m' + b'x' * 235))
+    elif deed == b'z':                                       # half an answer
+        s.send(b'\0' * 10)
+    elif deed == b'p':                                       # a sound where a picture was wanted
+        answer(0, 100, 400)
+
+
+main()
