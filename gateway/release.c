@@ -2,11 +2,14 @@
 #include "engine/base/heap.h"
 #include "proto/msg.h"
 #include <stdatomic.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 struct block {
     struct block *next;
     void *data;
-    size_t size;
+    size_t left; /* bytes, from the start, that still have pages */
 };
 
 /* What nobody uses any more. ZeroMQ's thread may push; only the loop takes, and all at once, so
@@ -18,7 +21,7 @@ static void drop(void *context)
 {
     struct block *block = context;
 
-    if (block->size <= RELEASE_SLICE_BYTES) {
+    if (block->left <= RELEASE_SLICE_BYTES) {
         heap_free(block->data);
         heap_free(block);
         return;
@@ -32,7 +35,7 @@ struct blob *release_blob_take(void *data, size_t size)
 {
     struct block *block = heap_array(struct block, 1);
 
-    *block = (struct block){.data = data, .size = size};
+    *block = (struct block){.data = data, .left = size};
     return blob_wrap(data, size, drop, block);
 }
 
@@ -43,10 +46,12 @@ bool release_step(void)
     if (!waiting)
         return false;
     struct block *block = waiting;
-    if (block->size > RELEASE_SLICE_BYTES) {
-        /* Shrinking a block of its own mapping unmaps its end and copies nothing. */
-        block->size -= RELEASE_SLICE_BYTES;
-        block->data = heap_resize(block->data, block->size, 1);
+    if (block->left > RELEASE_SLICE_BYTES) {
+        /* The pages go, the addresses stay: what is freed in the end is nearly empty. */
+        block->left -= RELEASE_SLICE_BYTES;
+        uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+        uintptr_t from = ((uintptr_t)block->data + block->left + page - 1) / page * page;
+        (void)madvise((void *)from, RELEASE_SLICE_BYTES - page, MADV_DONTNEED);
         return true;
     }
     waiting = block->next;
