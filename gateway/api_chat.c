@@ -3,6 +3,7 @@
 #include "gateway/api.h"
 #include "gateway/api_turns.h"
 #include "gateway/reader.h"
+#include "gateway/release.h"
 #include "proto/codec.h"
 #include <assert.h>
 #include <jansson.h>
@@ -420,10 +421,9 @@ static void make_message(const struct api_context *context, const struct chat_pa
     pack_fields(context, params, context->config->pipelines[out->pipeline].name, &packed);
     msg->frame = blob_copy(packed.data, packed.size);
     msg->head.fields = span_of(blob_data(msg->frame), packed.size);
-    buffer_reset(&packed);
-    turns_pack(&turns->turns, &packed);
-    add_blob(msg, "turns", BLOB_MSGPACK, blob_copy(packed.data, packed.size));
     buffer_clear(&packed);
+    turns_pack(&turns->turns, &packed);
+    add_blob(msg, "turns", BLOB_MSGPACK, release_blob_take(packed.data, packed.size));
     if (params->tools && !params->without_tools)
         add_blob(msg, "tools", BLOB_JSON, blob_copy(tools.data, tools.size));
     size_t n_media = chat_turns_media(turns, media);

@@ -13,10 +13,10 @@
  * value is a reference, "\u0001" + letter + number; the client's own strings cannot look like one,
  * because a string with a control character in it is always a reference itself. */
 #define BODY_SKELETON_BYTES_MAX (1U << 20)
-#define BODY_TEXT_BYTES_MAX (4U << 20) /* of all texts together */
+#define BODY_TEXT_BYTES_MAX (2U << 20) /* of all texts together */
 #define BODY_RAW_BYTES_MAX (256U << 10)
 #define BODY_MEDIA_MAX 16
-#define BODY_VALUES_MAX 65536 /* values of the skeleton */
+#define BODY_VALUES_MAX 16384 /* of the skeleton: what jansson takes in one piece */
 #define BODY_DEPTH_MAX 64
 #define BODY_KEY_BYTES_MAX 256
 #define BODY_INLINE_BYTES_MAX 64 /* a longer string is a reference */
