@@ -57,6 +57,8 @@ static void watch(struct exchange *x)
 {
     struct epoll_event event = {.events = EPOLLRDHUP, .data.ptr = x};
 
+    if (x->watched)
+        return;
     x->watched = epoll_ctl(x->http->epoll, EPOLL_CTL_ADD, socket_of(x), &event) == 0;
     if (!x->watched)
         log_warn("socket cannot be watched", "errno=%d", errno);
@@ -251,6 +253,8 @@ static void exchange_free(struct exchange *x)
 static enum MHD_Result take_head(struct exchange *x)
 {
     x->http->calls->head(x->http->context, x);
+    if (x->length > 0 || header(x, MHD_HTTP_HEADER_TRANSFER_ENCODING))
+        watch(x);
     if (!x->response)
         return MHD_YES;
     /* A client that asks before it sends, or would send more than anybody wants to drop, gets its
@@ -283,10 +287,9 @@ static enum MHD_Result take_end(struct exchange *x)
         x->is_whole = true;
         x->http->calls->whole(x->http->context, x);
     }
-    if (!x->ended)
-        watch(x);
     if (x->response)
         return queue(x);
+    watch(x);
     x->suspended = true;
     MHD_suspend_connection(x->connection);
     return MHD_YES;
@@ -334,7 +337,7 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     exchange_free(x);
 }
 
-/* The socket of a whole request says that its client has hung up. */
+/* A client has hung up: the socket of its request says so. */
 static void on_hang_up(struct exchange *x)
 {
     static const struct http_answer closed = {.http = 400, .type = "text/plain"};
@@ -343,6 +346,9 @@ static void on_hang_up(struct exchange *x)
     if (x->gone)
         return;
     tell_gone(x);
+    /* The library would wait for the rest of a body until the connection times out. */
+    if (!x->is_whole)
+        (void)shutdown(socket_of(x), SHUT_RDWR);
     if (!x->suspended)
         return;
     if (!x->queued)
