@@ -78,6 +78,8 @@ void api_error_from_end(struct api_error *error, enum status_code code, const ch
 
 unsigned api_http(const struct api_error *error)
 {
+    if (error->method)
+        return 405;
     if (error->code == STATUS_UNSUPPORTED && error->medium)
         return 415;
     return catalogue[error->code < STATUS_CODES ? error->code : STATUS_INTERNAL].http;
@@ -131,10 +133,11 @@ const struct api_route *api_find(const char *method, const char *path, struct ap
         allow = routes[i].method;
     }
     *out_allow = allow;
-    if (allow)
+    if (!allow)
+        (void)api_refuse(error, STATUS_NOT_FOUND, "", "no such address: %.100s", path);
+    else
         (void)api_refuse(error, STATUS_INVALID, "", "%s is not allowed here, only %s", method,
                          allow);
-    else
-        (void)api_refuse(error, STATUS_NOT_FOUND, "", "no such address: %.100s", path);
+    error->method = allow != NULL;
     return NULL;
 }

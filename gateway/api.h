@@ -27,6 +27,7 @@ struct api_context {
 struct api_error {
     enum status_code code;
     bool medium;               /* the medium is meant: 415 instead of 400 */
+    bool method;               /* the method is meant: 405 */
     char param[BODY_PATH_MAX]; /* "messages[0].content"; empty: none */
     char text[240];
     int64_t retry_after_s; /* 0: not said */

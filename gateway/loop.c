@@ -82,7 +82,7 @@ static void refuse(struct loop *loop, struct client *client, const struct api_er
                    const char *allow)
 {
     struct buffer json = {0};
-    struct http_answer answer = {.http = allow ? 405 : api_http(error),
+    struct http_answer answer = {.http = api_http(error),
                                  .type = "application/json",
                                  .allow = allow,
                                  .retry_after_s = error->retry_after_s};
@@ -124,7 +124,7 @@ static void give_error(struct loop *loop, struct client *client, const struct le
     struct buffer event = {0};
 
     api_error_from_end(&error, action->code, action->text, action->retry_after_s);
-    log_info("request refused", "request=%s code=%s text=\"%s\"", rid_hex(client->rid).text,
+    log_info("request failed", "request=%s code=%s text=\"%s\"", rid_hex(client->rid).text,
              status_name(action->code), action->text);
     if (!client->begun) {
         refuse(loop, client, &error, NULL);
@@ -509,6 +509,25 @@ static void serve(struct loop *loop)
     heap_free(msg);
 }
 
+/* Time is over: whoever still waits is told so, and their connections end. */
+static void end_clients(struct loop *loop)
+{
+    static const struct ledger_action over = {
+        .kind = ACTION_END, .code = STATUS_UNAVAILABLE, .text = "shutting down"};
+    int64_t end_us = clock_now_us() + LOOP_GOODBYE_US;
+
+    for (size_t i = 0; i < loop->n_clients; i++) {
+        if (loop->clients[i]->submitted)
+            give_error(loop, loop->clients[i], &over);
+        loop->clients[i]->submitted = false;
+    }
+    while (loop->n_clients > 0 && clock_now_us() < end_us) {
+        struct pollfd fd = {.fd = http_descriptor(loop->http), .events = POLLIN};
+        (void)poll(&fd, 1, 10);
+        http_run(loop->http);
+    }
+}
+
 static bool open_signals(struct loop *loop, struct status *st)
 {
     sigset_t wanted;
@@ -536,6 +555,7 @@ bool loop_run(const struct loop_options *options, struct status *st)
         log_info("listening", "http=%s bus=%s", http_address(loop->http), options->bus);
         serve(loop);
         log_info("stopped", "requests_left=%zu", loop->n_clients);
+        end_clients(loop);
     }
     http_close(loop->http);
     bus_close(loop->bus);

@@ -256,10 +256,15 @@ def test_a_client_that_leaves(line, how, begun):
 
 
 def test_a_client_that_leaves_in_its_body(line):
+    seen = line.log_text().count("http=0 ")
     for n in (0, 10, 100000):
         s = socket.create_connection(("127.0.0.1", line.port))
         s.sendall(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" % PATH.encode() + b'{"user":"' + b"x" * n)
         s.close()
+    end = time.monotonic() + 1
+    while line.log_text().count("http=0 ") < seen + 3:
+        assert time.monotonic() < end
+        time.sleep(0.01)
     assert post(line, HELLO)[0].status == 200
 
 
@@ -306,10 +311,11 @@ def lateness(line, seconds):
 
 
 def test_uploads_do_not_hold_up_a_stream():
-    """Four bodies of 8 MB at once. Parsed as wholes they would stop the stream for 0.1 s and more;
-    with MILLRACE_LATENCY_MS (release build, idle machine) the bodies are 32 MB and that is the bound."""
-    bound = float(os.environ.get("MILLRACE_LATENCY_MS", "150"))
-    size = (8 if "MILLRACE_LATENCY_MS" not in os.environ else 32) << 20
+    """Four bodies of 8 MB at once: parsed as wholes they would stop the stream for 0.1 s and more,
+    each. With MILLRACE_LATENCY_MS (release build, idle machine) they are 32 MB, and that is the
+    bound of the 99th percentile."""
+    strict = os.environ.get("MILLRACE_LATENCY_MS")
+    size = (32 if strict else 8) << 20
     line = Line()
     wait_until_ready(line)
     medium = base64.b64encode(os.urandom(size * 3 // 4)).decode()
@@ -332,7 +338,8 @@ def test_uploads_do_not_hold_up_a_stream():
     p99 = late[len(late) * 99 // 100]
     print(f"pieces late by ms: calm p99 {calm[len(calm) * 99 // 100]:.2f}, under load median "
           f"{late[len(late) // 2]:.2f} p99 {p99:.2f} max {late[-1]:.2f}; uploads {statuses}")
-    assert all(s.startswith(b"200 ") for s in statuses) and p99 <= bound
+    assert all(s.startswith(b"200 ") for s in statuses)
+    assert p99 <= float(strict) if strict else late[len(late) * 9 // 10] <= 100
 
 
 def test_ready_names_what_is_missing():
@@ -354,4 +361,24 @@ def test_a_stop_lets_streams_end():
     assert b'"token": 119' in got
     s.close()
     assert line.process.wait(5) == 0
+    line.close()
+
+
+def test_a_stop_does_not_wait_for_ever():
+    line = Line()
+    wait_until_ready(line)
+    line._infer = lambda job: None
+    waiting, streaming = open_stream(line), open_stream(line, {"stream": False})
+    wait_for_job(line, "infer", 2)
+    began = time.monotonic()
+    line.process.send_signal(signal.SIGTERM)
+    with pytest.raises(OSError):
+        while time.monotonic() < began + 2:
+            socket.create_connection(("127.0.0.1", line.port)).close()
+    line.process.send_signal(signal.SIGTERM)  # asked twice: at once
+    for s in (waiting, streaming):
+        answer = read_until(s, b"shutting down")
+        assert b" 503 " in answer.split(b"\r\n")[0]
+        s.close()
+    assert line.process.wait(5) == 0 and time.monotonic() - began < 3
     line.close()
