@@ -1,0 +1,458 @@
+/* The batch: what is refused; and an answer is the same alone, in company, in other chunks, on more
+ * threads, and resumed at any token. */
+#include "engine/base/heap.h"
+#include "engine/base/pool.h"
+#include "engine/model/hparams.h"
+#include "engine/run/batch.h"
+#include "engine/text/template.h"
+#include "engine/text/tokenizer.h"
+#include "tests/engine/model/golden.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define PROMPT 60
+#define ANSWER 40
+#define WIDTH 64 /* of the nano models */
+#define VOCABULARY 512
+#define REQUESTS 5
+#define SLOTS 4
+
+static uint32_t next_random(uint32_t *state)
+{
+    *state = *state * 1664525U + 1013904223U;
+    return *state >> 8;
+}
+
+/* A request with everything it points to. */
+struct request {
+    struct batch_request r;
+    int32_t ids[PROMPT];
+    int32_t spans[9];
+    float soft[WIDTH * PROMPT];
+};
+
+static void make_request(struct request *q, uint32_t seed)
+{
+    uint32_t state = seed;
+    const int32_t spans[] = {5, 13, MEDIA_IMAGE, 20, 3, MEDIA_AUDIO, 23, 14, MEDIA_IMAGE};
+
+    memset(q, 0, sizeof *q);
+    for (size_t i = 0; i < PROMPT; i++)
+        q->ids[i] = 107 + (int32_t)(next_random(&state) % 390);
+    for (size_t i = 0; i < sizeof q->soft / sizeof *q->soft; i++)
+        q->soft[i] = (float)(next_random(&state) % 2001) / 500.0F - 2.0F;
+    memcpy(q->spans, spans, sizeof spans);
+    q->r = (struct batch_request){
+        .ids = q->ids,
+        .n_ids = PROMPT - seed % 7,
+        .spans = q->spans,
+        .n_spans = seed % 4,
+        .soft = q->soft,
+        .tokens_max = ANSWER - seed % 5,
+        .sampling = {.temperature = seed % 3 ? 1.2F : 0, .top_k = 64, .top_p = 0.95F, .seed = seed},
+    };
+}
+
+struct answer {
+    int32_t tokens[ANSWER];
+    size_t n;
+    enum batch_finish finish;
+};
+
+/* Everything a batch stands on. */
+struct line {
+    struct golden_model m;
+    struct tokenizer *tokenizer;
+    struct batch *batch;
+};
+
+static void line_open(struct line *l, const char *model, size_t threads, size_t chunk,
+                      int64_t step_us)
+{
+    struct status st = {0};
+    const struct batch_options options = {
+        .slots = SLOTS, .context_max = 128, .chunk_tokens = chunk, .step_us = step_us};
+
+    golden_model_open(&l->m, model, false, threads);
+    if (!tokenizer_new(&l->tokenizer, l->m.weights, &st) ||
+        !batch_new(&l->batch, l->m.model, l->tokenizer, &options, &st))
+        fail_msg("%s", st.text);
+}
+
+static void line_close(struct line *l)
+{
+    batch_free(l->batch);
+    tokenizer_free(l->tokenizer);
+    golden_model_close(&l->m);
+}
+
+static size_t add(struct line *l, const struct batch_request *r)
+{
+    struct status st = {0};
+    size_t slot = 0;
+
+    if (!batch_add(l->batch, r, &slot, &st))
+        fail_msg("%s", st.text);
+    return slot;
+}
+
+static void take(struct answer *a, const struct batch_event *e)
+{
+    assert_int_equal(a->n, e->index);
+    assert_true(a->n + e->n_tokens <= ANSWER);
+    memcpy(a->tokens + a->n, e->tokens, e->n_tokens * sizeof *e->tokens);
+    a->n += e->n_tokens;
+    a->finish = e->finish;
+}
+
+static struct answer alone(struct line *l, const struct batch_request *r)
+{
+    struct answer a = {.n = r->n_emitted};
+    size_t slot = add(l, r);
+
+    while (a.finish == BATCH_RUNNING) {
+        struct batch_event events[SLOTS];
+        size_t n = batch_step(l->batch, events);
+        for (size_t i = 0; i < n; i++) {
+            assert_int_equal(events[i].slot, slot);
+            take(&a, &events[i]);
+        }
+    }
+    assert_int_equal(batch_active(l->batch), 0);
+    return a;
+}
+
+static void assert_same(const struct answer *a, const struct answer *b, size_t from)
+{
+    assert_int_equal(a->n, b->n);
+    assert_int_equal(a->finish, b->finish);
+    assert_memory_equal(a->tokens + from, b->tokens + from, (a->n - from) * sizeof *a->tokens);
+}
+
+static void refuse(struct line *l, const struct batch_request *r, enum status_code code,
+                   const char *text)
+{
+    struct status st = {0};
+    size_t slot = 99;
+
+    assert_false(batch_add(l->batch, r, &slot, &st));
+    assert_int_equal(st.code, code);
+    if (!strstr(st.text, text))
+        fail_msg("'%s' does not speak of '%s'", st.text, text);
+    assert_int_equal(slot, 99);
+    assert_int_equal(batch_active(l->batch), 0);
+}
+
+static void test_refuses(void **state)
+{
+    struct line l;
+    struct request q;
+    int32_t emitted[] = {5, VOCABULARY, 5};
+
+    (void)state;
+    line_open(&l, "models/nano-q4_0.gguf", 1, 32, 1000);
+    make_request(&q, 3);
+    q.r.tokens_max = 128;
+    refuse(&l, &q.r, STATUS_LIMIT, "57 tokens and 128 new ones");
+    make_request(&q, 3);
+    q.ids[4] = VOCABULARY;
+    refuse(&l, &q.r, STATUS_INVALID, "ids[4]");
+    q.ids[4] = -1;
+    refuse(&l, &q.r, STATUS_INVALID, "ids[4]");
+    make_request(&q, 3);
+    q.r.n_ids = 0;
+    refuse(&l, &q.r, STATUS_INVALID, "empty");
+    make_request(&q, 3);
+    q.spans[3] = 17;
+    refuse(&l, &q.r, STATUS_INVALID, "spans[1]");
+    make_request(&q, 3);
+    q.spans[7] = 40;
+    refuse(&l, &q.r, STATUS_INVALID, "spans[2]");
+    q.spans[7] = INT32_MAX;
+    refuse(&l, &q.r, STATUS_INVALID, "spans[2]");
+    make_request(&q, 3);
+    q.spans[2] = MEDIA_NONE;
+    refuse(&l, &q.r, STATUS_INVALID, "spans[0]");
+    make_request(&q, 3);
+    q.soft[WIDTH + 3] = NAN;
+    refuse(&l, &q.r, STATUS_INVALID, "soft[1][3]");
+    make_request(&q, 3);
+    q.r.sampling.top_p = 2;
+    refuse(&l, &q.r, STATUS_INVALID, "top_p");
+    make_request(&q, 3);
+    q.r.stops[q.r.n_stops++] = "";
+    refuse(&l, &q.r, STATUS_INVALID, "stop[0]");
+    make_request(&q, 3);
+    q.r.emitted = emitted;
+    q.r.n_emitted = 3;
+    refuse(&l, &q.r, STATUS_INVALID, "tokens[1]");
+    q.r.tokens_max = 2;
+    refuse(&l, &q.r, STATUS_INVALID, "3 were given out");
+    line_close(&l);
+}
+
+static void test_busy(void **state)
+{
+    struct line l;
+    struct request q;
+    struct status st = {0};
+    size_t slot = 0;
+
+    (void)state;
+    line_open(&l, "models/nano-q4_0.gguf", 1, 32, 1);
+    make_request(&q, 1);
+    for (size_t i = 0; i < SLOTS; i++)
+        assert_int_equal(add(&l, &q.r), i);
+    assert_false(batch_add(l.batch, &q.r, &slot, &st));
+    assert_int_equal(st.code, STATUS_BUSY);
+    batch_remove(l.batch, 2);
+    assert_int_equal(add(&l, &q.r), 2);
+    line_close(&l);
+}
+
+/* The answers that all others are compared with. */
+static void reference(const char *model, struct answer *out)
+{
+    struct line l;
+
+    line_open(&l, model, 1, 64, 1000000);
+    for (uint32_t i = 0; i < REQUESTS; i++) {
+        struct request q;
+        make_request(&q, i);
+        out[i] = alone(&l, &q.r);
+    }
+    line_close(&l);
+}
+
+static void test_greedy_case(void **state)
+{
+    struct weights *c = golden_case_open("greedy");
+    size_t n_prompt = 0, n = 0, at = 0;
+    const int32_t *prompt = golden_i32(c, "prompt", &n_prompt);
+    const int32_t *expected = golden_i32(c, "ids", &n);
+    struct golden_model m;
+    struct tokenizer *t = NULL;
+    struct batch *b = NULL;
+    struct status st = {0};
+    size_t slot = 0;
+    const struct batch_options options = {
+        .slots = 1, .context_max = 512, .chunk_tokens = 64, .step_us = 50000};
+    const struct batch_request r = {.ids = prompt, .n_ids = n_prompt, .tokens_max = n};
+
+    (void)state;
+    golden_model_open(&m, "models/nano-f32.gguf", true, 1);
+    assert_true(tokenizer_new(&t, m.weights, &st) && batch_new(&b, m.model, t, &options, &st) &&
+                batch_add(b, &r, &slot, &st));
+    while (batch_active(b) > 0) {
+        struct batch_event e;
+        if (batch_step(b, &e) == 0)
+            continue;
+        assert_memory_equal(e.tokens, expected + at, e.n_tokens * sizeof *e.tokens);
+        at += e.n_tokens;
+    }
+    assert_int_equal(at, n);
+    batch_free(b);
+    tokenizer_free(t);
+    golden_model_close(&m);
+    weights_close(c);
+}
+
+static void test_chunks_and_threads(void **state)
+{
+    static const size_t chunks[] = {1, 7, 30, 64};
+    struct answer expected[REQUESTS];
+
+    (void)state;
+    reference("models/nano-q4_0.gguf", expected);
+    for (size_t c = 0; c < sizeof chunks / sizeof *chunks; c++) {
+        struct line l;
+        line_open(&l, "models/nano-q4_0.gguf", 1 + c % 2, chunks[c], 1);
+        for (uint32_t i = 0; i < REQUESTS; i++) {
+            struct request q;
+            make_request(&q, i);
+            struct answer a = alone(&l, &q.r);
+            assert_same(&a, &expected[i], 0);
+        }
+        line_close(&l);
+    }
+}
+
+static void test_resume_at_every_token(void **state)
+{
+    struct answer expected[REQUESTS];
+    struct line l;
+
+    (void)state;
+    reference("models/nano-q8_0.gguf", expected);
+    line_open(&l, "models/nano-q8_0.gguf", 1, 16, 1000);
+    for (uint32_t i = 0; i < REQUESTS; i++)
+        for (size_t n = i % 5; n <= expected[i].n; n += 5) {
+            struct request q;
+            make_request(&q, i);
+            q.r.emitted = expected[i].tokens;
+            q.r.n_emitted = n;
+            struct answer a = alone(&l, &q.r);
+            assert_same(&a, &expected[i], n);
+        }
+    line_close(&l);
+}
+
+/* Requests come and go at random between steps of a microsecond; those that stay get what they get
+ * alone. */
+static void test_company(void **state)
+{
+    uint32_t random = 7;
+    struct answer expected[REQUESTS], got[SLOTS];
+    uint32_t which[SLOTS];
+    bool here[SLOTS] = {false};
+    struct line l;
+    size_t done = 0, removed = 0;
+
+    (void)state;
+    print_message("    seed %u\n", random);
+    reference("models/nano-q4_0.gguf", expected);
+    line_open(&l, "models/nano-q4_0.gguf", 1, 20, 1);
+    while (done < 15) {
+        struct batch_event events[SLOTS];
+        uint32_t roll = next_random(&random) % 400;
+        if (roll < 8 && batch_active(l.batch) < SLOTS) {
+            struct request q;
+            make_request(&q, roll % REQUESTS);
+            size_t slot = add(&l, &q.r);
+            which[slot] = roll % REQUESTS;
+            got[slot] = (struct answer){0};
+            here[slot] = true;
+        } else if (roll == 9 && here[random % SLOTS]) {
+            batch_remove(l.batch, random % SLOTS);
+            here[random % SLOTS] = false;
+            removed++;
+        }
+        size_t n = batch_step(l.batch, events);
+        for (size_t i = 0; i < n; i++) {
+            size_t slot = events[i].slot;
+            assert_true(here[slot]);
+            take(&got[slot], &events[i]);
+            if (events[i].finish == BATCH_RUNNING)
+                continue;
+            assert_same(&got[slot], &expected[which[slot]], 0);
+            here[slot] = false;
+            done++;
+        }
+    }
+    print_message("    %zu ended, %zu were let go\n", done, removed);
+    assert_true(removed > 3);
+    line_close(&l);
+}
+
+/* A newcomer that needs the room of one who just left gets it, and nobody's answer changes. */
+static void test_room_of_one_who_left(void **state)
+{
+    struct answer expected[REQUESTS], got = {0};
+    struct golden_model m;
+    struct line l = {0};
+    struct status st = {0};
+    struct request q[3];
+    size_t stays, slot;
+    struct batch_event events[2];
+    bool removed = false;
+
+    (void)state;
+    reference("models/nano-q4_0.gguf", expected);
+    golden_model_open(&m, "models/nano-q4_0.gguf", false, 1);
+    for (uint32_t i = 0; i < 3; i++)
+        make_request(&q[i], i);
+    const struct model_options options = {.context_max = 128,
+                                          .kv_bytes = 2 * model_sequence_bytes(m.model, 128)};
+    const struct batch_options batch = {
+        .slots = 2, .context_max = 128, .chunk_tokens = 64, .step_us = 1};
+    assert_true(model_open(&l.m.model, m.weights, NULL, &options, &st));
+    assert_true(tokenizer_new(&l.tokenizer, m.weights, &st));
+    assert_true(batch_new(&l.batch, l.m.model, l.tokenizer, &batch, &st));
+    stays = add(&l, &q[0].r);
+    slot = add(&l, &q[1].r);
+    while (got.finish == BATCH_RUNNING) {
+        size_t n = batch_step(l.batch, events), working[2];
+        for (size_t i = 0; i < n; i++)
+            if (events[i].slot == stays)
+                take(&got, &events[i]);
+        if (!removed && got.n > 3 && batch_working(l.batch, working) == 2) {
+            batch_remove(l.batch, slot);
+            (void)add(&l, &q[2].r);
+            removed = true;
+        }
+    }
+    assert_true(removed);
+    assert_same(&got, &expected[0], 0);
+    batch_free(l.batch);
+    tokenizer_free(l.tokenizer);
+    model_close(l.m.model);
+    golden_model_close(&m);
+}
+
+/* How many ordinary tokens the answer begins with. */
+static size_t ordinary(const struct tokenizer *t, const struct answer *a)
+{
+    size_t n = 0;
+
+    while (n < a->n && !tokenizer_is_special(t, a->tokens[n]))
+        n++;
+    return n;
+}
+
+/* The same answer with a stop string taken from its middle: the end of one token and the beginning
+ * of the next. */
+static void test_stop_string(void **state)
+{
+    struct answer expected[REQUESTS];
+    struct line l;
+    struct request q;
+    struct buffer text = {0};
+    struct detokenizer d = {0};
+    size_t ends[ANSWER], found = 0, begin = 0, n = 0;
+    uint32_t i = 0;
+    char stop[4] = {0};
+
+    (void)state;
+    reference("models/nano-q4_0.gguf", expected);
+    line_open(&l, "models/nano-q4_0.gguf", 1, 64, 1000);
+    while (i < REQUESTS && (n = ordinary(l.tokenizer, &expected[i])) < 8)
+        i++;
+    assert_true(i < REQUESTS);
+    for (size_t k = 0; k < n; k++) {
+        detokenizer_push(&d, l.tokenizer, expected[i].tokens[k], false, &text);
+        ends[k] = text.size;
+    }
+    memcpy(stop, text.data + ends[5] - 1, 2);
+    while (memcmp(text.data + begin, stop, 2) != 0)
+        begin++;
+    while (ends[found] <= begin)
+        found++;
+    make_request(&q, i);
+    q.r.stops[q.r.n_stops++] = stop;
+    struct answer a = alone(&l, &q.r);
+    assert_int_equal(a.finish, BATCH_STOP_STRING);
+    assert_int_equal(a.n, found);
+    assert_memory_equal(a.tokens, expected[i].tokens, found * sizeof *a.tokens);
+    buffer_clear(&text);
+    line_close(&l);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_busy),
+        cmocka_unit_test(test_greedy_case),
+        cmocka_unit_test(test_chunks_and_threads),
+        cmocka_unit_test(test_resume_at_every_token),
+        cmocka_unit_test(test_company),
+        cmocka_unit_test(test_room_of_one_who_left),
+        cmocka_unit_test(test_stop_string),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
