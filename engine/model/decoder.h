@@ -39,7 +39,7 @@ struct model {
     struct hparams hp;
     struct ops *ops;
     struct kv *kv;
-    size_t rows_max, context_max;
+    size_t context_max;
     const struct tensor_view *embedding; /* also the head */
     const float *norm;                   /* [width] */
     float embedding_scale;

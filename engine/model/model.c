@@ -124,7 +124,6 @@ bool model_open(struct model **out, const struct weights *w, struct pool *pool,
         !check_heads(&m->hp, st) || !check_options(&m->hp, options, st) || !borrow_weights(m, st))
         goto fail;
     m->embedding_scale = sqrtf((float)m->hp.width);
-    m->rows_max = options->rows_max;
     m->context_max = options->context_max;
     m->ops = ops_new(pool, options->exact ? PRECISION_EXACT : PRECISION_FAST);
     m->kv = kv_new(&m->hp, kv, options->kv_bytes);
@@ -148,11 +147,6 @@ void model_close(struct model *m)
         heap_free(m->frequencies[kind]);
     heap_free(m->layer);
     heap_free(m);
-}
-
-size_t model_rows_max(const struct model *m)
-{
-    return m->rows_max;
 }
 
 const struct hparams *model_hparams(const struct model *m)

@@ -14,8 +14,8 @@ struct model_options {
     bool exact;         /* activations stay float32; else they are rounded to 8 bits per block
                            against quantized weights */
     bool kv_f32;        /* keys and values are float32, as `exact` has them, instead of float16 */
-    size_t rows_max;    /* tokens computed together at most (a chunk or a batch); 0: no limit of its
-                           own. Whoever makes a pass keeps to it */
+    size_t rows_max;    /* tokens that are usually computed together (a chunk or a batch): a hint.
+                           What counts is what forward_new is asked for */
     size_t context_max; /* positions of one sequence */
     size_t kv_bytes;    /* memory for keys and values of all sequences together */
 };
@@ -25,7 +25,6 @@ struct model_options {
 MUST_CHECK bool model_open(struct model **out, const struct weights *w, struct pool *pool,
                            const struct model_options *options, struct status *st);
 void model_close(struct model *m);
-size_t model_rows_max(const struct model *m);
 const struct hparams *model_hparams(const struct model *m);
 /* Build, kernel set, precision and key/value type: equal text means equal bits for equal input. */
 const char *model_numerics(const struct model *m);

@@ -61,7 +61,7 @@ static bool check_options(const struct batch_options *o, struct status *st)
 bool batch_new(struct batch **out, struct model *model, const struct tokenizer *t,
                const struct batch_options *options, struct status *st)
 {
-    size_t limit = model_rows_max(model), vocabulary = model_hparams(model)->vocabulary;
+    size_t vocabulary = model_hparams(model)->vocabulary;
     struct batch *b;
 
     if (!check_options(options, st))
@@ -71,9 +71,8 @@ bool batch_new(struct batch **out, struct model *model, const struct tokenizer *
     b->tokenizer = t;
     b->options = *options;
     b->limits.context_max = options->context_max;
+    /* Whatever chunk is asked for: a picture must fit in whole. */
     b->limits.rows_max = options->chunk_tokens + PICTURE_MAX;
-    if (limit > 0 && b->limits.rows_max > limit)
-        b->limits.rows_max = limit;
     if (b->limits.rows_max > options->context_max)
         b->limits.rows_max = options->context_max;
     b->sampler = sampler_new(vocabulary);

@@ -302,6 +302,32 @@ static void test_resume_at_every_token(void **state)
     line_close(&l);
 }
 
+/* A picture larger than the chunk is read whole. */
+static void test_picture_beyond_the_chunk(void **state)
+{
+    struct line l;
+    struct request q;
+    struct batch_event events[SLOTS];
+    size_t slot, read = 0, all = 0;
+
+    (void)state;
+    line_open(&l, "models/nano-q4_0.gguf", 1, 5, 1);
+    make_request(&q, 1); /* a picture at 5 to 17 */
+    slot = add(&l, &q.r);
+    while (read == 0) {
+        assert_int_equal(batch_step(l.batch, events), 0);
+        batch_progress(l.batch, slot, &read, &all);
+    }
+    assert_int_equal(read, 5);
+    while (read == 5) {
+        assert_int_equal(batch_step(l.batch, events), 0);
+        batch_progress(l.batch, slot, &read, &all);
+    }
+    assert_int_equal(read, 18);
+    assert_int_equal(all, q.r.n_ids);
+    line_close(&l);
+}
+
 /* Requests come and go at random between steps of a microsecond; those that stay get what they get
  * alone. */
 static void test_company(void **state)
@@ -450,6 +476,7 @@ int main(void)
         cmocka_unit_test(test_greedy_case),
         cmocka_unit_test(test_chunks_and_threads),
         cmocka_unit_test(test_resume_at_every_token),
+        cmocka_unit_test(test_picture_beyond_the_chunk),
         cmocka_unit_test(test_company),
         cmocka_unit_test(test_room_of_one_who_left),
         cmocka_unit_test(test_stop_string),
