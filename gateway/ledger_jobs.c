@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#define MS_LEFT_MAX 2592000000 /* thirty days: who sets no deadline still gets one */
 #define LATER_US_MIN 50000
 #define LATER_US_MAX 1000000
 
@@ -39,7 +40,7 @@ void job_send(struct ledger *ledger, struct job *job, struct worker *worker)
     int64_t ms_left = (request->deadline_us - ledger->now_us) / 1000;
     msg->head.rid = request->rid;
     msg->head.epoch = job->epoch;
-    msg->head.ms_left = ms_left > 0 ? ms_left : 1;
+    msg->head.ms_left = ms_left < 1 ? 1 : ms_left < MS_LEFT_MAX ? ms_left : MS_LEFT_MAX;
     msg->frame = blob_keep(request->parameters);
     msg->head.fields = span_of(blob_data(msg->frame), blob_size(msg->frame));
     for (size_t i = 0; i < request->n_bag; i++) {
