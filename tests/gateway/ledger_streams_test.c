@@ -136,6 +136,25 @@ static void test_an_answer_must_cover_all_tokens(void **state)
     world_close(&world);
 }
 
+static void test_an_old_epoch_is_dropped_also_from_the_same_worker(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+
+    world_line(&world, &config);
+    struct msg *old = world_to_infer(&world, 1);
+    world_tokens(&world, INFER, old, 5, 0, 1, false); /* a gap: sent again, to the same */
+    struct msg *now = world_take(&world, INFER, MSG_JOB);
+    world_tokens(&world, INFER, old, 0, 0, 1, true);
+    assert_int_equal(world.out.n, 0);
+    world_tokens(&world, INFER, now, 0, 0, 1, true);
+    assert_non_null(world_sent(&world, FORMAT, MSG_JOB, 0));
+    world_free_msg(old);
+    world_free_msg(now);
+    world_close(&world);
+}
+
 /* --- resumed --- */
 
 static void test_a_stream_goes_on_when_format_dies(void **state)
@@ -322,6 +341,7 @@ int main(void)
         cmocka_unit_test(test_bytes_that_make_no_sense),
         cmocka_unit_test(test_more_tokens_than_allowed),
         cmocka_unit_test(test_an_answer_must_cover_all_tokens),
+        cmocka_unit_test(test_an_old_epoch_is_dropped_also_from_the_same_worker),
         cmocka_unit_test(test_a_stream_waits_for_its_numerics_and_ends_without),
         cmocka_unit_test(test_a_stream_goes_on_when_format_dies),
         cmocka_unit_test(test_a_stream_goes_on_when_infer_dies),

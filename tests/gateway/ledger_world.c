@@ -173,6 +173,19 @@ void world_bytes(struct world *world, uint32_t peer, const struct msg *job, uint
     world_message(world, peer, &head, pieces);
 }
 
+void world_no_capacity(struct world *world, uint32_t peer, const struct msg *job)
+{
+    struct head head = {.kind = MSG_FAILED,
+                        .rid = job->head.rid,
+                        .epoch = job->head.epoch,
+                        .code = STATUS_BUSY,
+                        .fault = FAULT_CAPACITY,
+                        .text = "no room for its keys"};
+
+    world_message(world, peer, &head, NO_PIECES);
+    world_credit(world, peer, 1);
+}
+
 void world_credit(struct world *world, uint32_t peer, uint32_t n)
 {
     struct head head = {.kind = MSG_CREDIT, .n = n};

@@ -44,6 +44,8 @@ void world_tokens(struct world *world, uint32_t peer, const struct msg *job, uin
 /* Format's. */
 void world_bytes(struct world *world, uint32_t peer, const struct msg *job, uint32_t seq,
                  uint32_t upto, const char *text, bool last);
+/* failed, for capacity; and the credit that comes back. */
+void world_no_capacity(struct world *world, uint32_t peer, const struct msg *job);
 void world_credit(struct world *world, uint32_t peer, uint32_t n);
 void world_beat(struct world *world, uint32_t peer, uint64_t work, uint32_t held);
 void world_gone(struct world *world, uint32_t peer);

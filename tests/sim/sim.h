@@ -144,4 +144,14 @@ void sim_crash(struct sim *sim, int process);
 void sim_turn(struct sim *sim, int process);
 void sim_beat(struct sim *sim, int process);
 void sim_receive(struct sim *sim, int process, struct msg *msg);
-void sim_post(struct sim *sim, int process, struct msg *msg); /* to the gateway; takes it */
+void sim_post(struct sim *sim, int process, struct msg *msg);        /* to the gateway; takes it */
+void sim_end_job(struct sim *sim, int process, struct sim_job *job); /* gives its credit back */
+
+/* sim_work.c */
+struct msg *sim_message(enum msg_kind kind, const struct sim *sim, const struct sim_job *job);
+bool sim_is_poison(const struct sim *sim, const struct sim_process *process,
+                   const struct sim_job *job, bool ends);
+void sim_work_whole(struct sim *sim, int process, struct sim_job *job); /* ingest, encode */
+void sim_work_infer(struct sim *sim, int process, struct sim_job *job);
+void sim_work_format(struct sim *sim, int process, struct sim_job *job);
+void sim_talk_nonsense(struct sim *sim, int process, struct sim_job *job);

@@ -10,36 +10,12 @@
 
 const char *const sim_stage_names[SIM_STAGES] = {"ingest", "encode", "infer", "format"};
 
-static struct msg *message(enum msg_kind kind, const struct sim *sim, const struct sim_job *job)
-{
-    struct msg *msg = heap_new(1, sizeof *msg);
-
-    msg->head.kind = kind;
-    if (job) {
-        msg->head.rid = sim->requests[job->request].rid;
-        msg->head.epoch = job->epoch;
-    }
-    return msg;
-}
-
-static void add_text(struct msg *msg, const char *name, const char *text)
-{
-    size_t n = strlen(text);
-
-    msg_add_take(msg, name, BLOB_U8, &n, 1, blob_copy(text, n));
-}
-
-static void add_numbers(struct msg *msg, const char *name, const int32_t *numbers, size_t n)
-{
-    msg_add_take(msg, name, BLOB_I32, &n, 1, blob_copy(numbers, n * sizeof *numbers));
-}
-
 /* --- life and death --- */
 
 static void say_hello(struct sim *sim, int number)
 {
     struct sim_process *process = &sim->processes[number];
-    struct msg *msg = message(MSG_HELLO, sim, NULL);
+    struct msg *msg = sim_message(MSG_HELLO, sim, NULL);
 
     msg->head.wire_min = msg->head.wire_max = WIRE_VERSION;
     msg->head.start = process->start;
@@ -93,7 +69,7 @@ void sim_crash(struct sim *sim, int number)
     leave(sim, number);
     if (sim_chance(sim, 30)) /* nobody tells: its next hello will, or its silence */
         return;
-    struct msg *gone = message(MSG_GONE, sim, NULL);
+    struct msg *gone = sim_message(MSG_GONE, sim, NULL);
     gone->head.start = process->start;
     (void)snprintf(gone->head.seat, sizeof gone->head.seat, "h/%d", process->seat);
     sim_at(sim, sim->now_us + 1000 + (int64_t)sim_random(sim, 40000), SIM_GONE, number, gone);
@@ -118,7 +94,7 @@ void sim_beat(struct sim *sim, int number)
     if (process->silent)
         return;
     if (process->draining && count_jobs(process) == 0) {
-        sim_post(sim, number, message(MSG_BYE, sim, NULL));
+        sim_post(sim, number, sim_message(MSG_BYE, sim, NULL));
         leave(sim, number);
         return;
     }
@@ -126,7 +102,7 @@ void sim_beat(struct sim *sim, int number)
         say_hello(sim, number);
         return;
     }
-    struct msg *msg = message(MSG_BEAT, sim, NULL);
+    struct msg *msg = sim_message(MSG_BEAT, sim, NULL);
     /* A stage with a job moves its counter, also where nothing comes of it yet. */
     if (!process->hung && count_jobs(process) > 0)
         process->work++;
@@ -137,7 +113,7 @@ void sim_beat(struct sim *sim, int number)
 
 /* --- jobs --- */
 
-static void end_job(struct sim *sim, int number, struct sim_job *job)
+void sim_end_job(struct sim *sim, int number, struct sim_job *job)
 {
     struct sim_process *process = &sim->processes[number];
 
@@ -145,20 +121,9 @@ static void end_job(struct sim *sim, int number, struct sim_job *job)
     process->work++;
     if (process->draining)
         return;
-    struct msg *msg = message(MSG_CREDIT, sim, NULL);
+    struct msg *msg = sim_message(MSG_CREDIT, sim, NULL);
     msg->head.n = 1;
     sim_post(sim, number, msg);
-}
-
-static void give_result(struct sim *sim, int number, struct sim_job *job, struct msg *msg)
-{
-    bool last = msg->head.last;
-
-    msg->head.seq = job->seq++;
-    sim->processes[number].work++;
-    sim_post(sim, number, msg);
-    if (last)
-        end_job(sim, number, job);
 }
 
 /* Some failure; true when the job has ended by it. */
@@ -166,14 +131,14 @@ static bool fail_job(struct sim *sim, int number, struct sim_job *job)
 {
     if (!sim_chance(sim, 3))
         return false;
-    struct msg *msg = message(MSG_FAILED, sim, job);
+    struct msg *msg = sim_message(MSG_FAILED, sim, job);
     msg->head.code = (enum status_code)(1 + sim_random(sim, STATUS_CODES - 1));
     msg->head.fault = (enum fault)sim_random(sim, 3);
     if (msg->head.fault == FAULT_REQUEST && sim->class != SIM_MAD)
         msg->head.fault = FAULT_CAPACITY;
     (void)snprintf(msg->head.text, sizeof msg->head.text, "by chance");
     sim_post(sim, number, msg);
-    end_job(sim, number, job);
+    sim_end_job(sim, number, job);
     return true;
 }
 
@@ -243,17 +208,6 @@ static void take_tokens(struct sim *sim, const struct sim_process *process, stru
     }
 }
 
-/* Whether this is what ends whatever works on it. */
-static bool is_poison(const struct sim *sim, const struct sim_process *process,
-                      const struct sim_job *job, bool ends)
-{
-    const struct sim_request *request = &sim->requests[job->request];
-
-    if (!request->poison || request->poison_stage != process->stage)
-        return false;
-    return process->stage < SIM_INFER || ends || job->n_tokens > request->poison_index;
-}
-
 static void on_job(struct sim *sim, int number, const struct msg *msg)
 {
     struct sim_process *process = &sim->processes[number];
@@ -263,14 +217,14 @@ static void on_job(struct sim *sim, int number, const struct msg *msg)
     for (int i = 0; i < SIM_SLOTS_MAX; i++) {
         struct sim_job *at = &process->jobs[i];
         if (at->used && at->request == request && at->epoch < msg->head.epoch)
-            end_job(sim, number, at); /* the cancel was lost */
+            sim_end_job(sim, number, at); /* the cancel was lost */
         else if (at->used && at->request == request)
             sim_wrong(sim, "request %d is sent to a worker that holds it", request);
         if (!at->used && !job)
             job = at;
     }
     if (!process->welcome) { /* sent before it began anew */
-        struct msg *failed = message(MSG_FAILED, sim, NULL);
+        struct msg *failed = sim_message(MSG_FAILED, sim, NULL);
         failed->head.rid = msg->head.rid;
         failed->head.epoch = msg->head.epoch;
         failed->head.code = STATUS_BUSY;
@@ -349,7 +303,7 @@ void sim_receive(struct sim *sim, int number, struct msg *msg)
     switch (msg->head.kind) {
     case MSG_WELCOME:
         if (!process->welcome) {
-            struct msg *credit = message(MSG_CREDIT, sim, NULL);
+            struct msg *credit = sim_message(MSG_CREDIT, sim, NULL);
             credit->head.n = process->slots;
             sim_post(sim, number, credit);
         }
@@ -370,7 +324,7 @@ void sim_receive(struct sim *sim, int number, struct msg *msg)
     case MSG_CANCEL:
         job = find_job(sim, process, &msg->head);
         if (job)
-            end_job(sim, number, job);
+            sim_end_job(sim, number, job);
         break;
     default:
         sim_wrong(sim, "a worker is sent '%s'", msg_kind_name(msg->head.kind));
@@ -378,139 +332,11 @@ void sim_receive(struct sim *sim, int number, struct msg *msg)
     /* Format works through its input at once. */
     for (int i = 0; i < SIM_SLOTS_MAX && process->stage == SIM_FORMAT; i++)
         if (process->jobs[i].used &&
-            is_poison(sim, process, &process->jobs[i], process->jobs[i].ended)) {
+            sim_is_poison(sim, process, &process->jobs[i], process->jobs[i].ended)) {
             sim_crash(sim, number);
             return;
         }
     turn_later(sim, number);
-}
-
-/* --- work --- */
-
-static void work_whole(struct sim *sim, int number, struct sim_job *job)
-{
-    const struct sim_request *request = &sim->requests[job->request];
-    struct msg *msg = message(MSG_RESULT, sim, job);
-    char text[32];
-
-    msg->head.last = true;
-    if (sim->processes[number].stage == SIM_INGEST) {
-        for (int k = 0; k < request->n_media; k++) {
-            (void)snprintf(text, sizeof text, "frame %d.%d", job->request, k);
-            add_text(msg, request->audio[k] ? "audio.pcm" : "image.rgb", text);
-        }
-    } else {
-        (void)snprintf(text, sizeof text, "ids %d", job->request);
-        add_text(msg, "ids", text);
-        if (request->n_media > 0)
-            add_text(msg, "soft", "soft");
-        (void)snprintf(text, sizeof text, "start %d", job->request);
-        add_text(msg, "start", text);
-    }
-    give_result(sim, number, job, msg);
-}
-
-static void work_infer(struct sim *sim, int number, struct sim_job *job)
-{
-    struct sim_process *process = &sim->processes[number];
-    uint32_t end = sim_n_tokens(sim, job->request, process->numerics);
-    uint32_t n = 1 + (uint32_t)sim_random(sim, 3);
-    uint32_t first = job->n_tokens;
-    uint8_t final[] = {0x81, 0xa1, 'e', (uint8_t)('A' + job->request)};
-
-    for (uint32_t i = first; i < end && i < first + n; i++)
-        job->tokens[job->n_tokens++] = sim_token(sim, job->request, process->numerics, i);
-    bool last = job->n_tokens >= end && (sim_random(sim, 2) == 0 || first == job->n_tokens);
-    if (is_poison(sim, process, job, last)) {
-        sim_crash(sim, number);
-        return;
-    }
-    if (job->n_tokens == first && !last)
-        return;
-    struct msg *msg = message(MSG_RESULT, sim, job);
-    msg->head.index = first;
-    msg->head.last = last;
-    if (job->n_tokens > first)
-        add_numbers(msg, "tokens", job->tokens + first, job->n_tokens - first);
-    if (last) {
-        msg->frame = blob_copy(final, sizeof final);
-        msg->head.fields = span_of(blob_data(msg->frame), sizeof final);
-    }
-    give_result(sim, number, job, msg);
-}
-
-static void work_format(struct sim *sim, int number, struct sim_job *job)
-{
-    const struct sim_request *request = &sim->requests[job->request];
-    struct buffer bytes = {0};
-    uint32_t upto = job->n_tokens;
-
-    if (upto > job->upto && !job->ended && sim_random(sim, 3) == 0)
-        upto = job->upto + 1;
-    if (upto == job->upto && !job->ended)
-        return;
-    for (uint32_t i = job->upto; i < upto; i++)
-        sim_piece(request, job->tokens, i, &bytes);
-    if (job->ended)
-        sim_ending(request, job->tokens, job->n_tokens, &bytes);
-    job->upto = upto;
-    if (bytes.size == 0 && sim_random(sim, 2) == 0) {
-        buffer_clear(&bytes);
-        return; /* nothing to say yet */
-    }
-    struct msg *msg = message(MSG_RESULT, sim, job);
-    msg->head.upto = upto;
-    msg->head.last = job->ended;
-    msg_add_take(msg, "bytes", BLOB_U8, &bytes.size, 1, blob_copy(bytes.data, bytes.size));
-    buffer_clear(&bytes);
-    give_result(sim, number, job, msg);
-}
-
-/* Something that no stage says. */
-static void talk_nonsense(struct sim *sim, int number, struct sim_job *job)
-{
-    struct msg *msg = message(MSG_RESULT, sim, job);
-    int32_t numbers[] = {5, -5, 5};
-    enum sim_stage stage = sim->processes[number].stage;
-
-    msg->head.seq = job->seq;
-    switch (sim_random(sim, 10)) {
-    case 0:
-        msg->head.seq++;
-        break;
-    case 1:
-        add_numbers(msg, "tokens", numbers, 3);
-        break;
-    case 2: /* right in form, wrong in place */
-        msg->head.index = job->n_tokens + 1;
-        add_numbers(msg, stage == SIM_INFER ? "tokens" : "spans", numbers, 1);
-        break;
-    case 3:
-        add_text(msg, "tokens", "text");
-        break;
-    case 4:
-        msg->head.last = stage < SIM_INFER; /* infer may end where it likes */
-        break;
-    case 5:
-        msg->head.upto = UINT32_MAX;
-        msg->head.last = stage == SIM_FORMAT;
-        break;
-    case 6:
-        msg->head.epoch += (uint32_t)sim_random(sim, 3);
-        msg->head.seq = 99;
-        break;
-    case 7:
-        msg->head.rid = (struct rid){{1, 2, 3}};
-        break;
-    case 8:
-        for (int i = 0; i < BLOBS_MAX; i++)
-            add_text(msg, stage == SIM_INFER ? "bytes" : "tokens", "x");
-        break;
-    default: /* bytes of no token */
-        msg->head.upto = 0;
-        add_text(msg, stage == SIM_FORMAT ? "bytes" : "nonsense", "x");
-    }
-    sim_post(sim, number, msg);
 }
 
 /* What goes wrong with the process as a whole; true when it works no more this turn. */
@@ -527,7 +353,7 @@ static bool misbehave(struct sim *sim, int number)
         return process->hung;
     case 1:
         if (!process->draining)
-            sim_post(sim, number, message(MSG_DRAIN, sim, NULL));
+            sim_post(sim, number, sim_message(MSG_DRAIN, sim, NULL));
         process->draining = true;
         return false;
     case 2: /* it forgets what it held, and begins anew */
@@ -553,15 +379,15 @@ void sim_turn(struct sim *sim, int number)
         if (!job->used || job->ready_us > sim->now_us || fail_job(sim, number, job))
             continue;
         if (process->mad && sim_random(sim, 4) == 0)
-            talk_nonsense(sim, number, job);
+            sim_talk_nonsense(sim, number, job);
         else if (process->stage == SIM_INFER)
-            work_infer(sim, number, job);
+            sim_work_infer(sim, number, job);
         else if (process->stage == SIM_FORMAT)
-            work_format(sim, number, job);
-        else if (is_poison(sim, process, job, false))
+            sim_work_format(sim, number, job);
+        else if (sim_is_poison(sim, process, job, false))
             sim_crash(sim, number);
         else
-            work_whole(sim, number, job);
+            sim_work_whole(sim, number, job);
     }
     if (process->alive)
         turn_later(sim, number);
