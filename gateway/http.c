@@ -360,6 +360,8 @@ static void on_hang_up(struct exchange *x)
 /* ---- the server ---- */
 
 static void on_library_log(void *context, const char *format, va_list args)
+    __attribute__((format(printf, 2, 0)));
+static void on_library_log(void *context, const char *format, va_list args)
 {
     char text[512];
 
