@@ -16,7 +16,7 @@ struct body *body_new(const struct body_rule *rules, size_t n_rules, size_t byte
     body->rules = rules;
     body->n_rules = n_rules;
     body->bytes_max = bytes_max;
-    body->hash = seed ^ UINT64_C(0xcbf29ce484222325);
+    body->hash = seed;
     return body;
 }
 
@@ -113,17 +113,42 @@ bool skeleton_reference(struct body *body, char letter, size_t i, struct status 
     return skeleton_add(body, text, (size_t)n, st);
 }
 
+/* Eight bytes at a time, wherever the pieces are cut: byte by byte it was 28 % of an upload. */
+static uint64_t mix(uint64_t hash, const uint8_t *eight)
+{
+    uint64_t word;
+
+    memcpy(&word, eight, sizeof word);
+    hash = (hash ^ word) * UINT64_C(0x9e3779b97f4a7c15);
+    return hash ^ hash >> 32;
+}
+
+static void add_to_hash(struct body *body, struct span piece)
+{
+    size_t i = 0;
+
+    while (i < piece.size) {
+        if (body->hash_left == 0 && piece.size - i >= 8) {
+            body->hash = mix(body->hash, piece.data + i);
+            i += 8;
+            continue;
+        }
+        body->hash_bytes[body->hash_left++] = piece.data[i++];
+        if (body->hash_left == 8) {
+            body->hash = mix(body->hash, body->hash_bytes);
+            body->hash_left = 0;
+        }
+    }
+}
+
 bool body_push(struct body *body, struct span piece, struct status *st)
 {
     struct cursor c = {.data = piece.data, .size = piece.size, .before = body->bytes};
-    uint64_t hash = body->hash;
 
     body->raw_from = 0;
     if (piece.size > body->bytes_max - body->bytes)
         return status_fail(st, STATUS_TOO_LARGE, "body of more than %zu bytes", body->bytes_max);
-    for (size_t i = 0; i < piece.size; i++)
-        hash = (hash ^ piece.data[i]) * UINT64_C(0x100000001b3); /* FNV-1a */
-    body->hash = hash;
+    add_to_hash(body, piece);
     if (!scan(body, &c, st))
         return false;
     body->bytes += piece.size;
@@ -151,7 +176,10 @@ size_t body_bytes(const struct body *body)
 
 uint64_t body_hash(const struct body *body)
 {
-    return body->hash;
+    uint8_t last[8] = {0};
+
+    memcpy(last, body->hash_bytes, body->hash_left);
+    return mix(mix(body->hash, last), (const uint8_t *)&(uint64_t){body->bytes});
 }
 
 struct span body_raw(const struct body *body)

@@ -53,7 +53,7 @@ void body_path(const struct body *body, char out[BODY_PATH_MAX]);
 /* After body_finish, all borrowed until body_free. */
 struct span body_skeleton(const struct body *body);
 size_t body_bytes(const struct body *body);
-uint64_t body_hash(const struct body *body); /* of all bytes, in order, however they were cut */
+uint64_t body_hash(const struct body *body); /* of all bytes, however they were cut; seeded */
 struct span body_raw(const struct body *body);
 
 struct body_medium {

@@ -43,6 +43,8 @@ struct body {
     const struct body_rule *rules;
     size_t n_rules, bytes_max, bytes;
     uint64_t hash;
+    uint8_t hash_bytes[8]; /* [hash_left] of the next eight */
+    size_t hash_left;
     bool at_value; /* the failure concerns one value, not the JSON as such */
 
     enum scan_state state;

@@ -172,7 +172,7 @@ static void test_what_is_no_json(void **state)
 
 #define IMAGE(text)                                                                                \
     "{\"messages\":[{\"content\":[{\"image_url\":{\"url\":\"data:image/png;base64," text "\"}}]}]" \
-                                                                                         "}"
+    "}"
 #define AUDIO(text) "{\"messages\":[{},{\"content\":[{\"input_audio\":{\"data\":\"" text "\"}}]}]}"
 
 static void test_media_that_are_none(void **state)
@@ -344,6 +344,25 @@ static void test_any_cut_gives_the_same(void **state)
     body_free(whole);
 }
 
+static void test_hash_tells_inputs_apart(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        "1",           "10",          "100",      "1 ",       " 1", "1000000000000000",
+        "[1,2,3,4,5]", "[1,2,3,4,6]", "1       ", "1        "};
+    uint64_t seen[sizeof texts / sizeof *texts];
+    struct status st = {0};
+
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+        struct body *body = new_body();
+        assert_true(push_whole(body, span_text(texts[i]), &st));
+        seen[i] = body_hash(body);
+        for (size_t k = 0; k < i; k++)
+            assert_true(seen[k] != seen[i]);
+        body_free(body);
+    }
+}
+
 /* Of what is left of it after random changes, whole and cut must agree, and with jansson about
  * what is JSON. */
 static void test_random_changes(void **state)
@@ -396,6 +415,7 @@ int main(void)
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_what_comes_of_it),
         cmocka_unit_test(test_any_cut_gives_the_same),
+        cmocka_unit_test(test_hash_tells_inputs_apart),
         cmocka_unit_test(test_random_changes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
