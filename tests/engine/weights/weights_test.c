@@ -12,7 +12,8 @@
 
 /* ---- files made here ---- */
 
-static char folder[] = "/tmp/millrace-weights-XXXXXX";
+/* In memory where there is such a place: thousands of small files are written. */
+static char folder[] = "/dev/shm/millrace-weights-XXXXXX";
 
 static void put(struct buffer *b, uint64_t value, size_t bytes)
 {
@@ -216,6 +217,31 @@ static void test_every_bit_flipped(void **state)
     }
     buffer_clear(&b);
     assert_true(opened > 0 && refused > 500);
+}
+
+/* Several bytes at once, seeded. */
+static void test_random_damage(void **state)
+{
+    (void)state;
+    struct buffer whole = {0}, b = {0};
+    uint64_t seed = 20261124;
+    put_sample(&whole);
+    print_message("seed %llu\n", (unsigned long long)seed);
+    for (size_t i = 0; i < 3000; i++) {
+        struct weights *w = NULL;
+        struct status st = {0};
+        buffer_reset(&b);
+        buffer_append(&b, whole.data, whole.size);
+        for (size_t k = 0; k < 1 + i % 4; k++) {
+            seed = seed * 6364136223846793005u + 1442695040888963407u;
+            b.data[(seed >> 33) % b.size] = (uint8_t)(seed >> 20);
+        }
+        if (open_bytes(&b, &w, &st))
+            touch_all(w);
+        weights_close(w);
+    }
+    buffer_clear(&whole);
+    buffer_clear(&b);
 }
 
 static void test_huge_counts(void **state)
@@ -465,6 +491,8 @@ static void test_real_vocabulary(void **state)
 static int make_folder(void **state)
 {
     (void)state;
+    if (access("/dev/shm", W_OK) != 0)
+        (void)strcpy(folder, "/tmp/millrace-weights-XXXXXX");
     return mkdtemp(folder) ? 0 : -1;
 }
 
@@ -486,15 +514,11 @@ static int remove_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_not_there),
-        cmocka_unit_test(test_every_truncation),
-        cmocka_unit_test(test_every_bit_flipped),
-        cmocka_unit_test(test_huge_counts),
-        cmocka_unit_test(test_tensors_refused),
-        cmocka_unit_test(test_keys_refused),
-        cmocka_unit_test(test_sample),
-        cmocka_unit_test(test_split_files),
-        cmocka_unit_test(test_real_vocabulary),
+        cmocka_unit_test(test_not_there),         cmocka_unit_test(test_every_truncation),
+        cmocka_unit_test(test_every_bit_flipped), cmocka_unit_test(test_random_damage),
+        cmocka_unit_test(test_huge_counts),       cmocka_unit_test(test_tensors_refused),
+        cmocka_unit_test(test_keys_refused),      cmocka_unit_test(test_sample),
+        cmocka_unit_test(test_split_files),       cmocka_unit_test(test_real_vocabulary),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
