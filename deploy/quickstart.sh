@@ -53,7 +53,7 @@ if running; then
     echo "is running already"
 else
     [ "$listen" = "${listen#*:}" ] && { echo "MILLRACE_LISTEN must be host:port" >&2; exit 2; }
-    nohup "$bin/millrace" up --model "$model" --media "$media" --listen "$listen" "${options[@]}" \
+    MILLRACE_LOG=warn nohup "$bin/millrace" up --model "$model" --media "$media" --listen "$listen" "${options[@]}" \
         >"$state/log" 2>&1 </dev/null &
     echo $! >"$state/pid"
     until grep -q '^ready' "$state/log"; do

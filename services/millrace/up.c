@@ -359,7 +359,8 @@ static int watch(const struct up *up, struct supervise *s)
  * another order: fixed here, a picture is the same numbers on every machine that has them. */
 static void set_environment(const struct up *up)
 {
-    if (!up->verbose)
+    /* On a terminal a person reads along; a file or a journal keeps what happened. */
+    if (!up->verbose && isatty(STDERR_FILENO) == 1)
         (void)setenv("MILLRACE_LOG", "warn", 0);
     (void)setenv("OPENBLAS_NUM_THREADS", "1", 0);
 #if defined(__x86_64__)
