@@ -18,23 +18,26 @@
 #define CHILD_FILES 32
 #define CHILD_FILE_BYTES ((rlim_t)64 << 20) /* of the result's memory file */
 
-static void limit(int resource, rlim_t value)
+/* The resource's number is an int to one C library and an enum to another. */
+#define LIMIT(resource, value)                                                                     \
+    limit(setrlimit((resource), &(const struct rlimit){(value), (value)}), #resource)
+
+static void limit(int failed, const char *resource)
 {
-    const struct rlimit both = {value, value};
-    if (setrlimit(resource, &both) != 0)
-        log_warn("no limit", "resource=%d", resource);
+    if (failed)
+        log_warn("no limit", "resource=%s", resource);
 }
 
 /* No limit on processes: GStreamer's threads would count, and those of everybody with our uid. */
 static void lock_in(void)
 {
 #ifndef __SANITIZE_ADDRESS__ /* whose shadow memory is terabytes of addresses */
-    limit(RLIMIT_AS, CHILD_MEMORY_BYTES);
+    LIMIT(RLIMIT_AS, CHILD_MEMORY_BYTES);
 #endif
-    limit(RLIMIT_CPU, CHILD_CPU_S);
-    limit(RLIMIT_NOFILE, CHILD_FILES);
-    limit(RLIMIT_FSIZE, CHILD_FILE_BYTES);
-    limit(RLIMIT_CORE, 0);
+    LIMIT(RLIMIT_CPU, CHILD_CPU_S);
+    LIMIT(RLIMIT_NOFILE, CHILD_FILES);
+    LIMIT(RLIMIT_FSIZE, CHILD_FILE_BYTES);
+    LIMIT(RLIMIT_CORE, 0);
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     signal(SIGINT, SIG_IGN); /* Ctrl-C in a terminal: the keeper decides */

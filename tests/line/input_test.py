@@ -85,11 +85,11 @@ def test_a_cut_off_png(line):
 def test_a_small_png_with_a_large_claim(line):
     bomb = media.huge_png()
     assert len(bomb) <= 69
-    refused(line.chat([picture_part(bomb), TEXT]), 413, '30000')
+    refused(line.chat([picture_part(bomb), TEXT]), 400, '30000')
 
 
 def test_audio_of_more_than_30_seconds(line):
-    refused(line.chat([sound_part(media.wav(31, 8000)), TEXT]), 413, '30')
+    refused(line.chat([sound_part(media.wav(31, 8000)), TEXT]), 400, '30')
 
 
 def test_a_prompt_beyond_the_context(line):

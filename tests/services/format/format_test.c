@@ -55,7 +55,8 @@ struct answer {
 static void record(struct answer *a)
 {
     static const char text[] =
-        "<|channel>thought\nlet me see\n<channel|>The \u00e9 of caf\u00e9 costs 3 \u20ac.<|tool_call>call:f{"
+        "<|channel>thought\nlet me see\n<channel|>The \u00e9 of caf\u00e9 costs 3 "
+        "\u20ac.<|tool_call>call:f{"
         "city:<|\"|>Oslo \u00f8<|\"|>,n:3}<tool_call|>And \"that\" was it \u2013 \U0001F600<turn|>";
     struct stage_options options = {0};
     struct stage_hello hello = {0};
