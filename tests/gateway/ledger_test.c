@@ -191,6 +191,14 @@ static void test_a_text_request_goes_through(void **state)
     world_close(&world);
 }
 
+static uint64_t reserved(const struct world *world)
+{
+    struct ledger_counts counts;
+
+    ledger_counts(world->ledger, &counts);
+    return counts.reserved_bytes;
+}
+
 static void test_media_keep_their_order(void **state)
 {
     (void)state;
@@ -210,15 +218,20 @@ static void test_media_keep_their_order(void **state)
                                    {0}};
 
     world_line(&world, &config);
-    world_admit(&world, world_request(&world, 1), in);
+    struct ledger_event event = world_request(&world, 1);
+    event.reserve_bytes = 0; /* so that what is held is seen */
+    world_admit(&world, event, in);
+    assert_int_equal(reserved(&world), 9);
     struct msg *job = world_take(&world, INGEST, MSG_JOB);
     assert_string_equal(world_names(job), "image audio image");
-    world_result(&world, INGEST, job, frames);
+    world_result(&world, INGEST, job, frames); /* in the place of what they were made of */
+    assert_int_equal(reserved(&world), 3 + 6);
     world_free_msg(job);
     job = world_take(&world, ENCODE, MSG_JOB);
     assert_string_equal(world_names(job), "turns tools image.rgb audio.pcm image.rgb");
     assert_memory_equal(blob_data(job->blobs[4]), "F2", 2);
-    world_result(&world, ENCODE, job, prompt);
+    world_result(&world, ENCODE, job, prompt); /* the frames are let go */
+    assert_int_equal(reserved(&world), 3 + 37);
     world_free_msg(job);
     job = world_take(&world, INFER, MSG_JOB);
     assert_string_equal(world_names(job), "ids spans soft");

@@ -215,6 +215,43 @@ static void test_a_worker_that_leaves_charges_nobody(void **state)
     world_close(&world);
 }
 
+static void test_a_worker_that_begins_anew_charges_nobody(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+
+    world_line(&world, &config);
+    world_free_msg(world_to_infer(&world, 1));
+    for (int i = 0; i < 5; i++) {
+        world_hello(&world, INFER, "infer", 1); /* the same process, with nothing in its hands */
+        assert_non_null(world_sent(&world, INFER, MSG_JOB, 0));
+        assert_null(world_action(&world, ACTION_END, 0));
+        assert_null(world_action(&world, ACTION_FORGET, 0));
+    }
+    world_close(&world);
+}
+
+static void test_no_more_jobs_than_slots_whatever_credit_is_given(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    struct world world;
+    size_t sent = 0;
+
+    world_open(&world, &config);
+    world_hello(&world, ENCODE, "encode", 2);
+    world_credit(&world, ENCODE, SLOTS_MAX);
+    for (unsigned i = 0; i < 5; i++) {
+        world_admit(&world, world_request(&world, i), world_text);
+        sent += world_sent(&world, ENCODE, MSG_JOB, 0) != NULL;
+        world_credit(&world, ENCODE, SLOTS_MAX);
+        sent += world_sent(&world, ENCODE, MSG_JOB, 0) != NULL;
+    }
+    assert_int_equal(sent, 2);
+    world_close(&world);
+}
+
 /* --- lost on the way --- */
 
 static void send_failed(struct world *world, uint32_t peer, const struct msg *msg)
@@ -453,6 +490,8 @@ int main(void)
         cmocka_unit_test(test_a_counter_that_stands_still_is_a_hang_only_with_work),
         cmocka_unit_test(test_a_seat_with_another_start_ends_the_old_one),
         cmocka_unit_test(test_a_worker_that_leaves_charges_nobody),
+        cmocka_unit_test(test_a_worker_that_begins_anew_charges_nobody),
+        cmocka_unit_test(test_no_more_jobs_than_slots_whatever_credit_is_given),
         cmocka_unit_test(test_what_could_not_be_sent_is_sent_again),
         cmocka_unit_test(test_a_cancel_that_was_lost_is_said_again),
         cmocka_unit_test(test_one_poisonous_request_among_eight),
