@@ -127,7 +127,7 @@ static void test_broken_logits(void **state)
 
     (void)state;
     for (uint64_t i = 0; i < 10; i++) {
-        s.temperature = i % 2 ? 1 : 0;
+        s.temperature = i % 2 ? 1.0F : 0.0F;
         assert_int_equal(sampler_pick(sampler, nans, &s, i), 0);
         assert_int_equal(sampler_pick(sampler, one, &s, i), 2);
         int32_t id = sampler_pick(sampler, infinite, &s, i);
