@@ -112,37 +112,60 @@ static uint8_t exact_byte(const struct taps *taps, size_t i, const uint8_t *from
     return (uint8_t)fmin(fmax(sum + 0.5, 0.0), 255.0);
 }
 
-/* A float32 sum, rounded; false where it is so close to half a level that its own error may decide
- * (ratios of small integers do meet exact halves). Then exact_byte is asked, so that the bytes are
- * those of float64 at about the price of float32. doubt: above n * 255 * sum|weights| * 2^-24 */
-static inline bool to_byte(uint8_t *out, float sum, float doubt)
-{
-    float up = sum + 0.5F;
-    up = up < 0.5F ? 0.5F : up;
-    up = up > 255.5F ? 255.5F : up;
-    const int whole = (int)up;
-    const float part = up - (float)whole;
-    *out = (uint8_t)whole;
-    return part > doubt && part < 1.0F - doubt;
-}
-
-static float taps_doubt(const struct taps *taps, size_t i)
-{
-    return 2.5e-5F * (float)(taps->n[i] + 8);
-}
-
 /* Inner loops have a fixed length without a tail, which is what the compiler turns into vectors. */
 #define BLOCK_ROWS 16
 #define LANES ((size_t)(BLOCK_ROWS * CHANNELS))
+
+/* Sums are rounded as whole numbers of 1/65536 of a level, shifted up so that all are positive:
+ * comparisons of floats would keep the compiler from making vectors. */
+#define STEPS 65536
+#define SHIFT 256 /* levels; the weights' negative parts are far from reaching it */
+
+static inline int32_t to_steps(float sum)
+{
+    return (int32_t)(sum * (float)STEPS + ((float)SHIFT + 0.5F) * (float)STEPS);
+}
+
+/* How close to half a level a float32 sum is not trusted any more, in steps: above its error, which
+ * is below n * 255 * sum|weights| * 2^-24 levels, and that of to_steps. */
+static int32_t taps_doubt(const struct taps *taps, size_t i)
+{
+    const double levels = fmin(2.5e-5 * (double)(taps->n[i] + 8), 0.25);
+    return (int32_t)(levels * STEPS) + 4;
+}
+
+/* Negative when a sum is closer to half a level than `doubt`. */
+static inline int32_t certainty(int32_t steps, int32_t doubt)
+{
+    return ((steps + doubt) & (STEPS - 1)) - 2 * doubt - 1;
+}
+
+/* Round sums [LANES]. False where one of them is so close to half a level that its own error may
+ * decide (ratios of small integers do meet exact halves). For those exact_byte is asked, so that
+ * the bytes are those of float64 at about the price of float32. */
+static bool round_lanes(uint8_t *restrict out, const float *restrict sum, int32_t doubt)
+{
+    int32_t unsure = 0;
+    for (size_t lane = 0; lane < LANES; lane++) {
+        const int32_t steps = to_steps(sum[lane]);
+        int32_t level = (steps >> 16) - SHIFT;
+        level = level < 0 ? 0 : level;
+        out[lane] = (uint8_t)(level > 255 ? 255 : level);
+        unsure |= certainty(steps, doubt);
+    }
+    return unsure >= 0;
+}
 
 /* Horizontal pass over BLOCK_ROWS rows at once, so that a tap is one vector operation.
  *   out [rows][stride] bytes, in [rows][width][3], scratch [width][3][BLOCK_ROWS] */
 static void resize_rows(uint8_t *out, size_t stride, size_t out_width, const uint8_t *in,
                         size_t width, size_t rows, const struct taps *taps, float *restrict scratch)
 {
-    for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < width * CHANNELS; i++)
-            scratch[i * BLOCK_ROWS + r] = (float)in[r * width * CHANNELS + i];
+    for (size_t i = 0; i < width * CHANNELS; i++)
+        for (size_t r = 0; r < BLOCK_ROWS; r++) {
+            const size_t row = r < rows ? r : rows - 1;
+            scratch[i * BLOCK_ROWS + r] = (float)in[row * width * CHANNELS + i];
+        }
     for (size_t x = 0; x < out_width; x++) {
         float sum[LANES] = {0};
         const float *weight = taps->weight + x * taps->stride;
@@ -150,14 +173,18 @@ static void resize_rows(uint8_t *out, size_t stride, size_t out_width, const uin
         for (size_t j = 0; j < taps->n[x]; j++)
             for (size_t lane = 0; lane < LANES; lane++)
                 sum[lane] += weight[j] * from[j * LANES + lane];
-        const float doubt = taps_doubt(taps, x);
-        for (size_t r = 0; r < rows; r++)
-            for (size_t c = 0; c < CHANNELS; c++) {
-                uint8_t *to = out + r * stride + x * CHANNELS + c;
-                if (!to_byte(to, sum[c * BLOCK_ROWS + r], doubt))
-                    *to = exact_byte(taps, x, in + (r * width + taps->first[x]) * CHANNELS + c,
-                                     CHANNELS);
+        uint8_t bytes[LANES];
+        const int32_t doubt = taps_doubt(taps, x);
+        if (!round_lanes(bytes, sum, doubt))
+            for (size_t lane = 0; lane < rows * CHANNELS; lane++) {
+                const size_t r = lane / CHANNELS, c = lane % CHANNELS, at = c * BLOCK_ROWS + r;
+                if (certainty(to_steps(sum[at]), doubt) < 0)
+                    bytes[at] = exact_byte(
+                        taps, x, in + (r * width + taps->first[x]) * CHANNELS + c, CHANNELS);
             }
+        for (size_t r = 0; r < rows; r++)
+            for (size_t c = 0; c < CHANNELS; c++)
+                out[r * stride + x * CHANNELS + c] = bytes[c * BLOCK_ROWS + r];
     }
 }
 
@@ -167,7 +194,7 @@ static void resize_column(uint8_t *out, size_t row_bytes, const uint8_t *in, siz
                           const struct taps *taps, size_t y)
 {
     const float *weight = taps->weight + y * taps->stride;
-    const float doubt = taps_doubt(taps, y);
+    const int32_t doubt = taps_doubt(taps, y);
     in += taps->first[y] * stride;
     for (size_t at = 0; at < row_bytes; at += LANES) {
         float sum[LANES] = {0};
@@ -176,10 +203,13 @@ static void resize_column(uint8_t *out, size_t row_bytes, const uint8_t *in, siz
             for (size_t lane = 0; lane < LANES; lane++)
                 sum[lane] += weight[j] * (float)from[lane];
         }
+        uint8_t bytes[LANES];
         const size_t left = row_bytes - at < LANES ? row_bytes - at : LANES;
-        for (size_t lane = 0; lane < left; lane++)
-            if (!to_byte(out + at + lane, sum[lane], doubt))
-                out[at + lane] = exact_byte(taps, y, in + at + lane, stride);
+        if (!round_lanes(bytes, sum, doubt))
+            for (size_t lane = 0; lane < left; lane++)
+                if (certainty(to_steps(sum[lane]), doubt) < 0)
+                    bytes[lane] = exact_byte(taps, y, in + at + lane, stride);
+        memcpy(out + at, bytes, left);
     }
 }
 
