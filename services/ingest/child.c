@@ -133,7 +133,7 @@ int decode_child(int fd)
     int file;
     lock_in();
     struct decode_answer ready = {.code = STATUS_OK};
-    if (!decode_open(&st)) {
+    if (!decode_open(&st) || !decode_warm(&st)) {
         ready.code = (int32_t)st.code;
         memcpy(ready.text, st.text, sizeof ready.text);
     }

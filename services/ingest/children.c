@@ -24,10 +24,12 @@ extern char **environ;
 #define CHILD_FD 3
 #define START_MS 20000      /* for a child to be ready; a cold disk is slow */
 #define BROKEN_AFTER 3      /* children in a row that did not get ready */
+#define REAP_MS 100         /* until children that were let go are looked for again */
 #define RETRY_MS 1000       /* between starts while broken */
 #define SIDE_MAX (1U << 20) /* px, of an answer */
 
-enum child_state { CHILD_NONE, CHILD_STARTING, CHILD_READY, CHILD_BUSY };
+/* Ending: killed, but the kernel still takes it apart (10 ms and more); nobody waits for that. */
+enum child_state { CHILD_NONE, CHILD_STARTING, CHILD_READY, CHILD_BUSY, CHILD_ENDING };
 
 struct child {
     enum child_state state;
@@ -82,7 +84,8 @@ static void reap(struct child *child, char *how, size_t size)
 {
     int status = 0;
     bool over = false;
-    close(child->fd);
+    if (child->fd >= 0)
+        close(child->fd);
     for (int i = 0; how && i < LAST_WORDS_MS && !over; i++) {
         const struct timespec ms = {.tv_nsec = 1000000};
         over = waitpid(child->pid, &status, WNOHANG) == child->pid;
@@ -99,6 +102,14 @@ static void reap(struct child *child, char *how, size_t size)
     else if (how)
         snprintf(how, size, "exit status %d", WEXITSTATUS(status));
     *child = (struct child){0};
+}
+
+/* Kill it and let it go; poll reaps it. */
+static void let_end(struct child *child)
+{
+    close(child->fd);
+    kill(child->pid, SIGKILL);
+    *child = (struct child){.state = CHILD_ENDING, .pid = child->pid, .fd = -1};
 }
 
 static size_t count(const struct children *c, enum child_state state)
@@ -231,7 +242,7 @@ void children_cancel(struct children *c, uint64_t ticket)
 {
     for (size_t i = 0; i < CHILDREN_MAX; i++)
         if (c->items[i].state == CHILD_BUSY && c->items[i].ticket == ticket)
-            reap(&c->items[i], NULL, 0);
+            let_end(&c->items[i]);
 }
 
 /* An answer and the file that came with it (-1: none). 1: got one, 0: none yet, -1: it is gone. */
@@ -356,7 +367,10 @@ static bool look_at_busy(struct children *c, struct child *child, struct childre
     if (file >= 0)
         close(file);
     end->died = got != 1;
-    reap(child, got < 0 ? how : NULL, sizeof how);
+    if (got < 0)
+        reap(child, how, sizeof how);
+    else
+        let_end(child);
     if (late)
         (void)status_fail(&end->st, STATUS_LIMIT, "decoding took more than %.0f seconds",
                           (double)c->wall_ms / 1000);
@@ -370,24 +384,25 @@ static bool look_at_busy(struct children *c, struct child *child, struct childre
 bool children_poll(struct children *c, struct children_end *end)
 {
     struct status st = {0};
-    bool over = false;
-    for (size_t i = 0; i < CHILDREN_MAX && !over; i++) {
+    for (size_t i = 0; i < CHILDREN_MAX; i++) {
         struct child *child = &c->items[i];
-        if (child->state == CHILD_BUSY)
-            over = look_at_busy(c, child, end);
-        else if (child->state != CHILD_NONE)
+        if (child->state == CHILD_BUSY && look_at_busy(c, child, end))
+            return true; /* replacements can wait until it is delivered */
+        if (child->state == CHILD_STARTING || child->state == CHILD_READY)
             look_at_spare(c, child);
+        if (child->state == CHILD_ENDING && waitpid(child->pid, NULL, WNOHANG) == child->pid)
+            *child = (struct child){0};
     }
     if (!refill(c, &st))
         log_error("decoder does not start", "why=\"%s\"", st.text);
-    return over;
+    return false;
 }
 
 size_t children_descriptors(const struct children *c, int *fds, size_t max)
 {
     size_t n = 0;
     for (size_t i = 0; i < CHILDREN_MAX && n < max; i++)
-        if (c->items[i].state != CHILD_NONE)
+        if (c->items[i].state != CHILD_NONE && c->items[i].state != CHILD_ENDING)
             fds[n++] = c->items[i].fd;
     return n;
 }
@@ -400,6 +415,8 @@ int children_wait_ms(const struct children *c)
         if (c->items[i].state != CHILD_NONE && c->items[i].until_us != 0 &&
             c->items[i].until_us < first_us)
             first_us = c->items[i].until_us;
+    if (count(c, CHILD_ENDING) > 0 && first_us > now_us + REAP_MS * 1000LL)
+        first_us = now_us + REAP_MS * 1000LL;
     if (first_us == INT64_MAX)
         return -1;
     return first_us <= now_us ? 0 : (int)((first_us - now_us) / 1000 + 1);

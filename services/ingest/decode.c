@@ -46,14 +46,6 @@ static const char *const plugins[] = {
     "isomp4",       "faad", "audioconvert", "audioresample",
 };
 
-/* Elements that open something costly on first use are made once, ahead of the item. */
-static const char *const warm_lines[] = {
-    "appsrc ! gdkpixbufdec ! fakesink",
-    "appsrc ! pngdec ! fakesink",
-    "appsrc ! webpdec ! fakesink",
-    "appsrc ! audioconvert ! audioresample ! fakesink",
-};
-
 bool decode_open(struct status *st)
 {
     setenv("GST_REGISTRY_DISABLE", "yes", 1);
@@ -79,14 +71,6 @@ bool decode_open(struct status *st)
             return false;
         }
         gst_object_unref(plugin);
-    }
-    for (size_t i = 0; i < G_N_ELEMENTS(warm_lines); i++) {
-        GstElement *line = gst_parse_launch(warm_lines[i], NULL);
-        if (line) {
-            gst_element_set_state(line, GST_STATE_READY);
-            gst_element_set_state(line, GST_STATE_NULL);
-            gst_object_unref(line);
-        }
     }
     return true;
 }

@@ -38,6 +38,10 @@ struct decoded {
 /* Load every plugin that may be needed; call once. Fails naming the plugin that is missing. */
 MUST_CHECK bool decode_open(struct status *st);
 
+/* Decode a small item of each path, after decode_open: what first use costs is paid, and decoders
+ * that do not work are found (warm.c). */
+MUST_CHECK bool decode_warm(struct status *st);
+
 /* Sniff, decode, turn, resize. `file` is changed in place (an MP4's edit list is opened up). */
 MUST_CHECK bool decode_medium(struct decoded *out, uint8_t *file, size_t size,
                               const struct decode_request *request, struct status *st);
