@@ -284,6 +284,7 @@ static int ask(struct question *q)
     } else {
         show_thought(&a, false);
         (void)fputc('\n', stdout);
+        (void)fflush(stdout); /* before what stderr has to add */
         if (a.cut)
             (void)fprintf(stderr, "(cut off: the longest answer allowed; see --max-tokens)\n");
         if (!a.ended && !a.failed)
