@@ -313,6 +313,8 @@ void ops_attend(const struct ops *ops, const struct attend_shape *shape,
     assert(shape->kv_heads > 0 && shape->heads % shape->kv_heads == 0);
     assert(shape->head_dim % 8 == 0 && shape->head_dim <= ATTEND_HEAD_DIM_MAX);
     assert(shape->type == DTYPE_F16 || shape->type == DTYPE_F32);
+    if (n == 0)
+        return;
     size_t group = shape->heads / shape->kv_heads,
            each = group < ATTEND_HEADS ? group : ATTEND_HEADS;
     while (group % each) /* a block of heads must not reach into the next kv head */

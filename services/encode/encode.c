@@ -140,7 +140,7 @@ static bool read_sound(const struct encode *e, const struct blob_desc *desc, str
     if (desc->type != BLOB_F32 || desc->n_dims != 1)
         return status_fail(st, STATUS_CORRUPT, "audio.pcm: not f32 [samples]");
     if (desc->dims[0] == 0 || desc->dims[0] > MEDIA_AUDIO_SAMPLES_MAX)
-        return status_fail(st, STATUS_CORRUPT, "audio.pcm: %zu samples, allowed are 1 to %d",
+        return status_fail(st, STATUS_CORRUPT, "audio.pcm: %zu samples, allowed are 1 to %zu",
                            desc->dims[0], MEDIA_AUDIO_SAMPLES_MAX);
     frame->kind = MEDIA_AUDIO;
     frame->samples = desc->dims[0];

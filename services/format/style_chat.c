@@ -126,10 +126,13 @@ static void chat_event(void *state, const struct parse_event *event, struct buff
 
 static json_t *usage(const struct style_end *end)
 {
-    return json_pack("{s:I, s:I, s:I, s:{s:I}}", "prompt_tokens", (json_int_t)end->prompt_tokens,
-                     "completion_tokens", (json_int_t)end->completion_tokens, "total_tokens",
-                     (json_int_t)(end->prompt_tokens + end->completion_tokens),
-                     "prompt_tokens_details", "cached_tokens", (json_int_t)end->cached_tokens);
+    json_int_t prompt = end->prompt_tokens;
+    json_int_t completion = end->completion_tokens;
+    json_int_t cached = end->cached_tokens;
+
+    return json_pack("{s:I, s:I, s:I, s:{s:I}}", "prompt_tokens", prompt, "completion_tokens",
+                     completion, "total_tokens", prompt + completion, "prompt_tokens_details",
+                     "cached_tokens", cached);
 }
 
 static json_t *timings(const struct style_end *end)
