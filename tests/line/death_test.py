@@ -124,3 +124,21 @@ def test_a_poisonous_request_among_eight(own_line, model):
     line.wait_ready(20)
     again = line.post(chat_body('~', seed=1, max_tokens=300))
     assert again.status == 422, 'the same input is refused at once'
+
+
+def test_three_deaths_open_a_circuit(own_line):
+    """A clear line, a rest, then the stage is back and what waited is answered."""
+    line = own_line()
+    for _ in range(3):
+        old = line.kill('infer')
+        end = time.monotonic() + 2
+        while line.pid('infer') in (None, old) and time.monotonic() < end and 'circuit open' not in line.logged():
+            time.sleep(0.01)
+    assert 'infer was ended by signal 9' in line.logged()
+    assert 'circuit open, next try in 5 s' in line.logged()
+    assert line.pid('infer') is None
+    assert line.request('GET', '/health/live').status == 200
+    waiting = line.request('GET', '/health/ready')
+    assert waiting.status == 503 and b'infer' in waiting.body
+    assert line.chat('hello').status == 200
+    assert line.pid('infer')

@@ -1,0 +1,124 @@
+"""The command people type: what it refuses, and that conform can fail."""
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+MILLRACE = os.path.join(os.environ.get('MILLRACE_BIN', os.path.join(ROOT, 'build', 'release', 'bin')), 'millrace')
+GOLDEN = os.path.join(ROOT, 'tests', 'golden')
+sys.path.insert(0, os.path.join(ROOT, 'tests', 'line'))
+
+import tiny_model  # noqa: E402
+
+
+def run(*arguments):
+    got = subprocess.run([MILLRACE, *arguments], capture_output=True, text=True, timeout=60)
+    return got.returncode, got.stdout + got.stderr
+
+
+@pytest.fixture(scope='module')
+def tiny(tmp_path_factory):
+    return tiny_model.make(str(tmp_path_factory.mktemp('tiny')))
+
+
+# ---------------------------------------------------------------- help and refusals
+@pytest.mark.parametrize('command', ['up', 'ask', 'inspect', 'conform', 'doctor'])
+def test_every_command_explains_itself(command):
+    status, text = run(command, '--help')
+    assert status == 0 and text.startswith(f'usage: millrace {command}')
+    assert run(command, '--no-such-option')[0] == 2
+
+
+def test_no_command():
+    assert run()[0] == 2
+    status, text = run('fly')
+    assert status == 2 and "'fly' is no command" in text
+
+
+def test_up_refuses_in_words(tiny, tmp_path):
+    model, media = tiny
+    other = tmp_path / 'other'
+    other.mkdir()
+    cases = [
+        (['up'], 'no model'),
+        (['up', '--model', '/nowhere.gguf'], 'not there'),
+        (['up', '--model', media], 'this is a media file'),
+        (['up', '--model', model, '--media', model], "only 'clip'"),
+        (['up', '--model', model, '--context', '1000000'], '8192'),
+        (['up', '--model', model, '--slots', '60000000'], 'are free'),
+        (['up', str(tmp_path / 'missing.yaml')], 'missing.yaml'),
+    ]
+    for arguments, words in cases:
+        status, text = run(*arguments)
+        assert status != 0 and words in text, (arguments, status, text)
+
+
+def test_inspect_shows_parts(tiny):
+    status, text = run('inspect', tiny[0], '--keys', '--tensors')
+    assert status == 0
+    for word in ('architecture gemma4', 'attention', 'q8_0', 'gemma4.block_count', 'blk.3.ffn_down.weight', 'largest context'):
+        assert word in text, text
+    assert run('inspect', __file__)[0] == 1
+
+
+def test_doctor_names_what_is_wrong(tiny):
+    status, text = run('doctor', '--model', tiny[1], '--listen', 'nonsense')
+    assert status == 1 and 'WRONG' in text and 'HOST:PORT' in text
+
+
+# ---------------------------------------------------------------- conform
+def folder_with(tmp_path, *names):
+    os.makedirs(tmp_path / 'models', exist_ok=True)
+    for name in names:
+        shutil.copy(os.path.join(GOLDEN, name), tmp_path / name)
+    return str(tmp_path)
+
+
+def test_conform_passes_our_own_cases():
+    others = 'q4_1,q5_0,q5_1,q2_k,q3_k,q4_k,q5_k,iq4_nl,iq4_xs,mxfp4'
+    status, text = run('conform', GOLDEN, '--skip', others)
+    assert status == 0, text
+    assert text.splitlines()[-1].startswith(f'{text.count("ok   ")} passed, 0 failed')
+    assert 'text-nano-q4_0' in text and 'kernels' in text
+
+
+def test_conform_fails_on_a_wrong_number(tmp_path):
+    folder = folder_with(tmp_path, 'text-nano-q4_0.gguf', 'models/nano-q4_0.gguf')
+    assert run('conform', folder)[0] == 0
+    path = tmp_path / 'text-nano-q4_0.gguf'
+    raw = bytearray(path.read_bytes())
+    raw[-4096:-4092] = b'\0\0\x80\x7e'                  # 8.5e37 in the last rows of the logits
+    path.write_bytes(raw)
+    status, text = run('conform', folder)
+    assert status == 1 and 'logits differs' in text, text
+    assert text.splitlines()[-1].startswith('0 passed, 1 failed, 0 skipped')
+
+
+def test_conform_fails_on_what_it_cannot_check(tmp_path):
+    empty = tmp_path / 'empty'
+    empty.mkdir()
+    assert run('conform', str(empty))[0] == 1
+    assert run('conform', str(tmp_path / 'nowhere'))[0] == 1
+    without = tmp_path / 'without'
+    without.mkdir()
+    status, text = run('conform', folder_with(without, 'text-nano-q4_0.gguf'))
+    assert status == 1 and 'nano-q4_0.gguf' in text
+
+    def golden(name, tensors):
+        kv = [('general.architecture', tiny_model.STR, 'golden'), ('golden.case', tiny_model.STR, name),
+              ('golden.tolerance', tiny_model.F32, 0.0)]
+        tiny_model.write_gguf(str(tmp_path / f'{name}.gguf'), kv, tensors)
+        return run('conform', str(tmp_path / f'{name}.gguf'))
+
+    four = tiny_model.f32([1, 2, 3, 4])
+    status, text = golden('strange', [('what.is.this', (4,), tiny_model.TYPE_F32, four)])
+    assert status == 1 and 'unknown kind of case' in text
+    raw = ('f32.bytes', (16,), 24, four)
+    values = ('f32.values', (4,), tiny_model.TYPE_F32, four)
+    assert golden('right', [raw, values])[0] == 0
+    status, text = golden('more', [raw, values, ('extra', (4,), tiny_model.TYPE_F32, four)])
+    assert status == 1 and "'extra' was not compared" in text
+    assert run('conform', str(tmp_path / 'more.gguf'), '--skip', 'more')[0] == 0
