@@ -14,8 +14,6 @@ struct model_options {
     bool exact;         /* activations stay float32; else they are rounded to 8 bits per block
                            against quantized weights */
     bool kv_f32;        /* keys and values are float32, as `exact` has them, instead of float16 */
-    size_t rows_max;    /* tokens that are usually computed together (a chunk or a batch): a hint.
-                           What counts is what forward_new is asked for */
     size_t context_max; /* positions of one sequence */
     size_t kv_bytes;    /* memory for keys and values of all sequences together */
 };

@@ -16,7 +16,6 @@
 #include <unistd.h>
 
 #define CHUNK_TOKENS 256
-#define PICTURE_TOKENS_MAX 1120 /* the largest budget: a picture is read in one piece */
 #define STEP_US 50000
 #define TOKENS_NEW_MAX 65536 /* of one answer, whatever the context allows */
 #define CRASH_AFTER 2        /* tokens given out before the test hook strikes */
@@ -87,7 +86,6 @@ static bool read_settings(const struct stage_options *options, struct settings *
 static bool open_engine(struct infer *infer, const struct settings *settings, struct status *st)
 {
     struct model_options model = {.exact = settings->exact,
-                                  .rows_max = CHUNK_TOKENS + PICTURE_TOKENS_MAX,
                                   .context_max = infer->context,
                                   .kv_bytes = (size_t)settings->kv_bytes};
     struct batch_options batch = {.slots = infer->slots,

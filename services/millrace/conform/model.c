@@ -55,8 +55,7 @@ static bool open_named(struct conform_case *c, const char *key, struct weights *
 
 static bool open_model(struct bench *b, size_t rows)
 {
-    struct model_options options = {
-        .exact = true, .rows_max = rows, .context_max = 4096, .kv_bytes = KV_BYTES};
+    struct model_options options = {.exact = true, .context_max = 4096, .kv_bytes = KV_BYTES};
     struct status st = {0};
 
     if (!open_named(b->c, "golden.model", &b->weights))
