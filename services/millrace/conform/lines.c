@@ -77,6 +77,21 @@ static void run_encode(struct line_case *c)
     ids_clear(&got);
 }
 
+/* The ids of the line that the vocabulary has; any other is a failure. */
+static void read_ids(struct line_case *c, struct ids *out)
+{
+    struct ids all = {0};
+
+    if (!line_ids(json_text_get(c->root, "ids"), &all))
+        line_fail(c, "ids are missing");
+    for (size_t i = 0; i < all.size; i++)
+        if (all.data[i] >= 0 && (size_t)all.data[i] < tokenizer_size(c->tokenizer))
+            ids_push(out, all.data[i]);
+        else
+            line_fail(c, "id %d is not in the vocabulary", all.data[i]);
+    ids_clear(&all);
+}
+
 static void detokenize(struct line_case *c, const struct ids *ids, bool show, const char *key,
                        const struct json_value *steps)
 {
@@ -92,6 +107,8 @@ static void detokenize(struct line_case *c, const struct ids *ids, bool show, co
             break;
         step = step ? step->next : NULL;
     }
+    if (step)
+        line_fail(c, "more steps than ids");
     size_t before = out.size;
     detokenizer_end(&d, &out);
     if (steps && json_text_get(c->root, "tail"))
@@ -105,80 +122,86 @@ static void run_detokenize(struct line_case *c)
 {
     struct ids ids = {0};
 
-    if (!line_ids(json_text_get(c->root, "ids"), &ids))
-        line_fail(c, "ids are missing");
+    read_ids(c, &ids);
     if (json_text_get(c->root, "text"))
         detokenize(c, &ids, true, "text", NULL);
     detokenize(c, &ids, false, "text_without_special", json_text_get(c->root, "steps"));
     ids_clear(&ids);
 }
 
-/* All that a reader said; a call as its name, a tab, its arguments and a newline. */
+/* All that a reader said; a call as its name, a tab, its arguments and a newline. What it says is
+ * never empty and never half a character. */
 struct heard {
+    struct line_case *line;
     struct buffer content, reasoning, calls;
 };
+
+static void add_call(struct buffer *out, struct span name, struct span arguments)
+{
+    buffer_append(out, name.data, name.size);
+    buffer_append_byte(out, '\t');
+    buffer_append(out, arguments.data, arguments.size);
+    buffer_append_byte(out, '\n');
+}
 
 static void hear(void *context, const struct parse_event *event)
 {
     struct heard *heard = context;
 
-    switch (event->kind) {
-    case PARSE_CONTENT:
-        buffer_append(&heard->content, event->text.data, event->text.size);
-        break;
-    case PARSE_REASONING:
-        buffer_append(&heard->reasoning, event->text.data, event->text.size);
-        break;
-    case PARSE_CALL:
-        buffer_printf(&heard->calls, "%.*s\t%.*s\n", (int)event->name.size,
-                      (const char *)event->name.data, (int)event->text.size,
-                      (const char *)event->text.data);
-        break;
-    }
+    if (event->text.size == 0 ||
+        utf8_valid_prefix(event->text.data, event->text.size) != event->text.size)
+        line_fail(heard->line, "an event without text, or with half a character");
+    if (event->kind == PARSE_CALL)
+        add_call(&heard->calls, event->name, event->text);
+    else
+        buffer_append(event->kind == PARSE_CONTENT ? &heard->content : &heard->reasoning,
+                      event->text.data, event->text.size);
 }
 
-static void expected_calls(const struct json_value *expect, struct buffer *out)
+/* Compared as text: numbers keep their spelling. */
+static void same_calls(struct line_case *c, const struct buffer *got, size_t n,
+                       const struct json_value *wanted)
 {
-    const struct json_value *calls = json_text_get(expect, "tool_calls");
+    struct buffer all = {0};
+    struct buffer arguments = {0};
 
-    for (const struct json_value *v = calls ? calls->first : NULL; v; v = v->next) {
-        struct span name = text_of(v, "name");
-        buffer_printf(out, "%.*s\t", (int)name.size, (const char *)name.data);
+    for (const struct json_value *v = wanted ? wanted->first : NULL; v; v = v->next) {
+        buffer_reset(&arguments);
         if (json_text_get(v, "arguments"))
-            json_text_write(json_text_get(v, "arguments"), out);
-        buffer_append_byte(out, '\n');
+            json_text_write(json_text_get(v, "arguments"), &arguments);
+        add_call(&all, text_of(v, "name"), buffer_span(&arguments));
     }
+    if (!wanted || n != wanted->n)
+        line_fail(c, "%zu tool calls, expected %zu", n, wanted ? wanted->n : 0);
+    if (!span_equal(buffer_span(got), buffer_span(&all)))
+        line_fail(c, "tool calls are '%.*s', expected '%.*s'", (int)got->size,
+                  (const char *)got->data, (int)all.size, (const char *)all.data);
+    buffer_clear(&all);
+    buffer_clear(&arguments);
 }
 
 static void run_parse(struct line_case *c)
 {
     const struct json_value *expect = json_text_get(c->root, "expect");
     struct ids ids = {0};
-    struct heard heard = {0};
-    struct buffer calls = {0};
+    struct heard heard = {.line = c};
     struct parse *p = parse_new(c->tokenizer, span_is(text_of(c->root, "start_state"), "THOUGHT"));
 
-    if (!line_ids(json_text_get(c->root, "ids"), &ids))
-        line_fail(c, "ids are missing");
+    read_ids(c, &ids);
     for (size_t i = 0; i < ids.size; i++)
-        if (ids.data[i] >= 0 && (size_t)ids.data[i] < tokenizer_size(c->tokenizer))
-            parse_push(p, ids.data[i], hear, &heard);
+        parse_push(p, ids.data[i], hear, &heard);
     parse_end(p, hear, &heard);
-    expected_calls(expect, &calls);
     (void)line_same_text(c, "content", buffer_span(&heard.content),
                          json_text_get(expect, "content"));
     (void)line_same_text(c, "reasoning", buffer_span(&heard.reasoning),
                          json_text_get(expect, "reasoning"));
     (void)line_same_text(c, "finish", span_text(parse_finish(p)), json_text_get(expect, "finish"));
-    if (!span_equal(buffer_span(&heard.calls), buffer_span(&calls)))
-        line_fail(c, "tool calls are '%.*s', expected '%.*s'", (int)heard.calls.size,
-                  (const char *)heard.calls.data, (int)calls.size, (const char *)calls.data);
+    same_calls(c, &heard.calls, parse_calls(p), json_text_get(expect, "tool_calls"));
     parse_free(p);
     ids_clear(&ids);
     buffer_clear(&heard.content);
     buffer_clear(&heard.reasoning);
     buffer_clear(&heard.calls);
-    buffer_clear(&calls);
 }
 
 static const struct {
