@@ -1,8 +1,7 @@
-/* Token ids to thought, answer and calls: what is not readable, when text is given, golden cases.
- */
+/* Token ids to thought, answer and calls: what is not readable, when text is given. */
 #include "engine/text/parse.h"
 #include "engine/text/parse_call.h"
-#include "tests/engine/text/cases.h"
+#include "tests/engine/text/vocabulary.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -129,14 +128,6 @@ static void test_gives_text_at_once(void **state)
     tokenizer_free(t);
 }
 
-static void test_small_cases(void **state)
-{
-    (void)state;
-    struct tokenizer *t = small_tokenizer();
-    assert_true(each_case(t, SMALL_FOLDER, "parse", case_parse) >= 60);
-    tokenizer_free(t);
-}
-
 /* Ids at random never break it, and what it gives is whole UTF-8. */
 static void check_text(void *context, const struct parse_event *event)
 {
@@ -172,8 +163,9 @@ static void test_random_ids(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unreadable_calls),   cmocka_unit_test(test_readable_calls),
-        cmocka_unit_test(test_gives_text_at_once), cmocka_unit_test(test_small_cases),
+        cmocka_unit_test(test_unreadable_calls),
+        cmocka_unit_test(test_readable_calls),
+        cmocka_unit_test(test_gives_text_at_once),
         cmocka_unit_test(test_random_ids),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

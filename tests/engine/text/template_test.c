@@ -1,7 +1,7 @@
-/* A chat to a prompt: what is refused, text that stays text, spans and cuts, golden cases. */
+/* A chat to a prompt: what is refused, text that stays text, spans and cuts. */
 #include "engine/base/heap.h"
 #include "engine/text/template.h"
-#include "tests/engine/text/cases.h"
+#include "tests/engine/text/vocabulary.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -288,12 +288,6 @@ static void test_late_text(void **state)
     buffer_clear(&text);
 }
 
-static void test_small_cases(void **state)
-{
-    (void)state;
-    assert_true(each_case(tokenizer, SMALL_FOLDER, "chat", case_chat) >= 60);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -304,7 +298,6 @@ int main(void)
         cmocka_unit_test(test_foreign_text_stays_text),
         cmocka_unit_test(test_spans_and_cuts),
         cmocka_unit_test(test_late_text),
-        cmocka_unit_test(test_small_cases),
     };
     return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
 }

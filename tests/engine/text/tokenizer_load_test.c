@@ -1,7 +1,7 @@
 /* From a model file to a tokenizer: what is refused, and that nothing is lost on the way. */
 #include "engine/text/tokenizer.h"
 #include "engine/weights/weights.h"
-#include "tests/engine/text/cases.h"
+#include "tests/engine/text/vocabulary.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -139,15 +139,40 @@ static void test_loads(void **state)
         if (t == NULL)
             fail_msg("%s", st.text);
         assert_true(tokenizer_hash(t) == tokenizer_hash(small));
-        assert_true(each_case(t, SMALL_FOLDER, "tokenizer", case_encode) >= 60);
         tokenizer_free(t);
     }
     tokenizer_free(small);
 }
 
+/* A made-up model has 512 pieces, all control tokens and bytes among them. */
+static void test_nano_model(void **state)
+{
+    (void)state;
+    static const char text[] = "<|turn>user\nHELLO, h\xc3\xa9!<turn|>\xff";
+    struct weights *w = NULL;
+    struct tokenizer *t = NULL;
+    struct status st = {0};
+    struct ids ids = {0};
+    struct detokenizer d = {0};
+    struct buffer out = {0};
+    if (!weights_open(&w, "tests/golden/models/nano-q4_0.gguf", &st) || !tokenizer_new(&t, w, &st))
+        fail_msg("%s", st.text);
+    weights_close(w);
+    assert_int_equal(tokenizer_size(t), 512);
+    tokenizer_encode(t, span_of(text, sizeof(text) - 1), true, &ids);
+    assert_int_equal(ids.data[0], tokenizer_special(t, SPECIAL_TURN));
+    for (size_t i = 0; i < ids.size; i++)
+        detokenizer_push(&d, t, ids.data[i], true, &out);
+    detokenizer_end(&d, &out);
+    assert_true(span_is(buffer_span(&out), "<|turn>user\nHELLO, h\xc3\xa9!<turn|>\xef\xbf\xbd"));
+    ids_clear(&ids);
+    buffer_clear(&out);
+    tokenizer_free(t);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_refuses),
-                                       cmocka_unit_test(test_loads)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_refuses), cmocka_unit_test(test_loads),
+                                       cmocka_unit_test(test_nano_model)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

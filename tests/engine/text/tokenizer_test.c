@@ -1,7 +1,7 @@
-/* Text to ids and back: what a vocabulary is refused for, golden cases, long text. */
+/* Text to ids and back: what a vocabulary is refused for, long text. */
 #include "engine/base/heap.h"
 #include "engine/text/tokenizer.h"
-#include "tests/engine/text/cases.h"
+#include "tests/engine/text/vocabulary.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -127,16 +127,6 @@ static void test_looks_up(void **state)
     tokenizer_free(t);
     tokenizer_free(NULL);
     test_vocabulary_clear(&v);
-}
-
-static void test_small_cases(void **state)
-{
-    (void)state;
-    struct tokenizer *t = small_tokenizer();
-    assert_true(each_case(t, SMALL_FOLDER, "tokenizer", case_encode) >= 60);
-    assert_true(each_case(t, SMALL_FOLDER, "tokenizer-special", case_encode_special) >= 20);
-    assert_true(each_case(t, SMALL_FOLDER, "detokenize", case_detokenize) >= 30);
-    tokenizer_free(t);
 }
 
 /* ---- against the rule, read word by word ---- */
@@ -336,8 +326,6 @@ int main(void)
         cmocka_unit_test(test_refuses_pieces),
         cmocka_unit_test(test_refuses_merges),
         cmocka_unit_test(test_looks_up),
-        cmocka_unit_test(test_small_cases),
-
         cmocka_unit_test(test_random_merges),
         cmocka_unit_test(test_every_byte_comes_back),
         cmocka_unit_test(test_one_letter_is_about_linear),

@@ -6,9 +6,13 @@ The cut-down vocabulary keeps the control tokens, the bytes, every piece that is
 and every merge whose result is kept, all in their old order. A merge on one of these texts makes a
 part of that text, so it makes the same pieces as the whole vocabulary does; the ids are renumbered."""
 import json
+import os
 import re
 import struct
 import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..', 'line'))
+from tiny_model import ARR, I32, STR, write_gguf  # noqa: E402
 
 SPECIAL = ('<pad> <eos> <bos> <unk> <mask> <|tool> <tool|> <|tool_call> <tool_call|> <|tool_response> '
            '<tool_response|> <|"|> <|think|> <|channel> <channel|> <|turn> <turn|> <|image> <|audio> <|image|> '
@@ -89,10 +93,11 @@ def main(source, target):
     number = {old: new for new, old in enumerate(kept)}
     have = {pieces[i] for i in kept}
     kept_merges = [m for m in merges if m.replace(' ', '') in have and set(m.split(' ')) <= have]
-    with open(f'{target}/vocabulary.json', 'w', encoding='ascii') as out:
-        json.dump({'pieces': [pieces[i] for i in kept], 'types': [types[i] for i in kept], 'merges': kept_merges}, out,
-                  indent=0)
-        out.write('\n')
+    write_gguf(f'{target}/vocabulary.gguf', [
+        ('general.architecture', STR, 'gemma4'), ('tokenizer.ggml.model', STR, 'gemma4'),
+        ('tokenizer.ggml.tokens', (ARR, STR), [pieces[i] for i in kept]),
+        ('tokenizer.ggml.token_type', (ARR, I32), [types[i] for i in kept]),
+        ('tokenizer.ggml.merges', (ARR, STR), kept_merges)], [])
     renumber = lambda m: '"ids": [' + ', '.join(str(number[int(i)]) for i in m[1].split(',') if i.strip()) + ']'
     for name, lines in files.items():
         with open(f'{target}/{name}.jsonl', 'w', encoding='utf-8') as out:

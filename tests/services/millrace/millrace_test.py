@@ -1,4 +1,5 @@
 """The command people type: what it refuses, and that conform can fail."""
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,11 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 MILLRACE = os.path.join(os.environ.get('MILLRACE_BIN', os.path.join(ROOT, 'build', 'release', 'bin')), 'millrace')
 GOLDEN = os.path.join(ROOT, 'tests', 'golden')
+TEXT = os.path.join(GOLDEN, 'text')
+ALL_GOLDEN = os.environ.get('MILLRACE_GOLDEN', os.path.join(os.path.dirname(ROOT), 'shared', 'golden'))
+LINES = ['chat', 'detokenize', 'parse', 'tokenizer', 'tokenizer-special']
+OTHER_TYPES = 'q4_1,q5_0,q5_1,q2_k,q3_k,q4_k,q4_k_m,q5_k,iq4_nl,iq4_xs,mxfp4'
+NOT_YET = 'video,mixed,drafter,speculate,verify,moe,' + OTHER_TYPES
 sys.path.insert(0, os.path.join(ROOT, 'tests', 'line'))
 
 import tiny_model  # noqa: E402
@@ -78,8 +84,7 @@ def folder_with(tmp_path, *names):
 
 
 def test_conform_passes_our_own_cases():
-    others = 'q4_1,q5_0,q5_1,q2_k,q3_k,q4_k,q5_k,iq4_nl,iq4_xs,mxfp4'
-    status, text = run('conform', GOLDEN, '--skip', others)
+    status, text = run('conform', GOLDEN, '--skip', OTHER_TYPES)
     assert status == 0, text
     assert text.splitlines()[-1].startswith(f'{text.count("ok   ")} passed, 0 failed')
     assert 'text-nano-q4_0' in text and 'kernels' in text
@@ -122,3 +127,67 @@ def test_conform_fails_on_what_it_cannot_check(tmp_path):
     status, text = golden('more', [raw, values, ('extra', (4,), tiny_model.TYPE_F32, four)])
     assert status == 1 and "'extra' was not compared" in text
     assert run('conform', str(tmp_path / 'more.gguf'), '--skip', 'more')[0] == 0
+
+
+def lines_of(folder, name):
+    with open(os.path.join(folder, f'{name}.jsonl'), encoding='utf-8', newline='\n') as f:
+        return f.read().rstrip('\n').split('\n')
+
+
+def passed_lines(text):
+    """{name of the file: lines that were compared} of the files that passed."""
+    words = [line.split() for line in text.splitlines() if line.startswith('ok ') and ' lines ' in line]
+    return {w[1]: int(w[w.index('lines') - 1]) for w in words}
+
+
+def test_conform_reads_every_line_of_the_text_side():
+    status, text = run('conform', TEXT)
+    assert status == 0 and text.splitlines()[-1].startswith('5 passed, 0 failed, 0 skipped'), text
+    assert passed_lines(text) == {name: len(lines_of(TEXT, name)) for name in LINES}
+
+
+@pytest.mark.parametrize('options', [['--skip', NOT_YET], ['--fast', '--skip', 'wide,small-f32,' + NOT_YET]])
+def test_conform_passes_the_whole_set(options):
+    if not os.path.isfile(os.path.join(ALL_GOLDEN, 'gemma-4-vocab.gguf')):
+        pytest.skip(f'SKIP: {ALL_GOLDEN} is not there: the whole set of golden cases is not tried')
+    status, text = run('conform', ALL_GOLDEN, *options)
+    assert status == 0, text
+    if '--fast' not in options:
+        assert passed_lines(text) == {name: len(lines_of(ALL_GOLDEN, name)) for name in LINES}
+
+
+def change_id(case):
+    case['ids'][-1] += 1
+
+
+def change_step(case):
+    case['steps'].append('')
+
+
+def change_calls(case):
+    case['expect']['tool_calls'].append({'name': 'f', 'arguments': {}})
+
+
+def change_refusal(case):
+    case['prompt'] = None
+
+
+@pytest.mark.parametrize('name, change, why', [
+    ('tokenizer', change_id, 'ids differ'), ('tokenizer-special', change_id, 'ids differ'),
+    ('chat', change_id, 'ids differ'), ('chat', change_refusal, 'was not refused'),
+    ('detokenize', change_id, ' is '), ('detokenize', change_step, 'more steps than ids'),
+    ('parse', change_calls, 'tool calls, expected'),
+    ('parse', lambda case: case['ids'].append(1 << 20), 'id 1048576 is not in the vocabulary'),
+    ('parse', lambda case: case['expect'].update(finish='never'), "expected 'never'"),
+])
+def test_conform_fails_on_a_changed_line(tmp_path, name, change, why):
+    shutil.copy(os.path.join(TEXT, 'vocabulary.gguf'), tmp_path)
+    lines = lines_of(TEXT, name)
+    at = next(i for i in range(len(lines) - 1, -1, -1) if json.loads(lines[i]).get('ids'))
+    case = json.loads(lines[at])
+    change(case)
+    lines[at] = json.dumps(case)
+    (tmp_path / f'{name}.jsonl').write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    status, text = run('conform', str(tmp_path))
+    assert status == 1 and f'FAILED  {name} ' in text and f'line {at + 1}: ' in text and why in text, text
+    assert text.splitlines()[-1].startswith('0 passed, 1 failed')
