@@ -30,6 +30,11 @@ void frame_upright(struct decoded *out, const uint8_t *in, size_t height, size_t
     const ptrdiff_t next_row = swap ? step_x : step_y, next_pixel = swap ? step_y : step_x;
     ptrdiff_t row = (flip_y ? ((ptrdiff_t)height - 1) * down : 0) +
                     (flip_x ? ((ptrdiff_t)width - 1) * right : 0);
+    if (next_pixel == 3 && layout->at[0] == 0 && layout->at[1] == 1 && layout->at[2] == 2) {
+        for (size_t y = 0; y < out->height; y++, row += next_row)
+            memcpy(out->bytes.data + y * out->width * 3, in + row, out->width * 3);
+        return;
+    }
     const size_t red = layout->at[0], green = layout->at[1], blue = layout->at[2];
     uint8_t *to = out->bytes.data;
     for (size_t y = 0; y < out->height; y++, row += next_row) {
