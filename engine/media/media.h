@@ -5,9 +5,9 @@
 #include <stdint.h>
 
 #define MEDIA_AUDIO_RATE_HZ 16000
-#define MEDIA_AUDIO_SAMPLES_MAX ((size_t)30 * MEDIA_AUDIO_RATE_HZ) /* a clip: media.md section 4   \
-                                                                    */
-#define MEDIA_BUDGET_DEFAULT 280                                   /* soft tokens a picture */
+/* 30 s a clip (spec media.md section 4). */
+#define MEDIA_AUDIO_SAMPLES_MAX ((size_t)30 * MEDIA_AUDIO_RATE_HZ)
+#define MEDIA_BUDGET_DEFAULT 280 /* soft tokens a picture */
 
 struct projector; /* the matrices of a media file ("mmproj") */
 struct weights;
