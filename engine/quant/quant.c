@@ -10,8 +10,9 @@ static const struct quant_row quant_i32 = {
     .dtype = DTYPE_I32, .name = "i32", .block_values = 1, .block_bytes = 4};
 
 static const struct quant_row *const rows[] = {
-    &quant_f32,  &quant_f16, &quant_bf16, &quant_q8_0, &quant_q4_0,
-    &quant_q6_k, &quant_i8,  &quant_i16,  &quant_i32,
+    &quant_f32,    &quant_f16,   &quant_bf16, &quant_q8_0, &quant_q4_0, &quant_q4_1, &quant_q5_0,
+    &quant_q5_1,   &quant_q2_k,  &quant_q3_k, &quant_q4_k, &quant_q5_k, &quant_q6_k, &quant_iq4_nl,
+    &quant_iq4_xs, &quant_mxfp4, &quant_i8,   &quant_i16,  &quant_i32,
 };
 
 const struct quant_row *quant_find(uint32_t dtype)

@@ -36,19 +36,46 @@ static bool runs_here(uint32_t needs)
 
 /* ---- products ---- */
 
+/* Where the half floats of a type stand in its block, and how many. */
+static size_t halves_of(enum dtype dtype, size_t *out_n)
+{
+    *out_n = 1;
+    switch (dtype) {
+    case DTYPE_Q3_K:
+        return 108;
+    case DTYPE_Q6_K:
+        return 208;
+    case DTYPE_Q4_1:
+    case DTYPE_Q5_1:
+    case DTYPE_Q4_K:
+    case DTYPE_Q5_K:
+        *out_n = 2;
+        return 0;
+    case DTYPE_Q2_K:
+        *out_n = 2;
+        return 80;
+    default:
+        return 0;
+    }
+}
+
 /* Random blocks with sane scales, all quants possible. */
 static void make_blocks(uint8_t *data, const struct quant_row *type, size_t n_blocks)
 {
-    size_t scale_at = type->dtype == DTYPE_Q6_K ? 208 : 0;
+    size_t n_halves, at = halves_of(type->dtype, &n_halves);
     for (size_t i = 0; i < n_blocks * type->block_bytes; i++)
         data[i] = (uint8_t)random_bits();
+    if (n_blocks > 1 && type->dtype != DTYPE_Q6_K) /* goes as far as its numbers do */
+        memset(data, type->dtype == DTYPE_Q8_0 ? 0x80 : 0xff, type->block_bytes);
     for (size_t b = 0; b < n_blocks; b++) {
-        uint16_t half = quant_f32_to_f16(0.01f * random_float());
-        memcpy(data + b * type->block_bytes + scale_at, &half, sizeof half);
+        uint8_t *block = data + b * type->block_bytes;
+        if (type->dtype == DTYPE_MXFP4)
+            block[0] = (uint8_t)(118 + random_bits() % 8); /* the exponent */
+        for (size_t i = 0; i < n_halves && type->dtype != DTYPE_MXFP4; i++) {
+            uint16_t half = quant_f32_to_f16(0.01f * random_float());
+            memcpy(block + at + 2 * i, &half, sizeof half);
+        }
     }
-    if (n_blocks > 1) /* a block that goes as far as its numbers do */
-        memset(data + scale_at + 2, type->dtype == DTYPE_Q8_0 ? 0x80 : 0xff,
-               type->dtype == DTYPE_Q6_K ? 0 : type->block_bytes - 2);
 }
 
 struct case_of {
@@ -179,8 +206,10 @@ static void check_float(enum dtype dtype, size_t width, size_t n_out, size_t n_r
 static void test_float_products(void **state)
 {
     (void)state;
-    static const enum dtype types[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16,
-                                       DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q6_K};
+    static const enum dtype types[] = {DTYPE_F32,  DTYPE_F16,    DTYPE_BF16,   DTYPE_Q8_0,
+                                       DTYPE_Q4_0, DTYPE_Q4_1,   DTYPE_Q5_0,   DTYPE_Q5_1,
+                                       DTYPE_Q2_K, DTYPE_Q3_K,   DTYPE_Q4_K,   DTYPE_Q5_K,
+                                       DTYPE_Q6_K, DTYPE_IQ4_NL, DTYPE_IQ4_XS, DTYPE_MXFP4};
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         size_t block = quant_find(types[i])->block_values;
         check_float(types[i], block, 1, 1);

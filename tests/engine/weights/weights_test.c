@@ -309,7 +309,7 @@ static void test_tensors_refused(void **state)
     tensor_file(&b, 16, 1, DTYPE_F32, UINT64_MAX - 31);
     refuse(&b, STATUS_CORRUPT, "beyond the end");
     tensor_file(&b, 256, 1, 19, 0);
-    refuse(&b, STATUS_UNSUPPORTED, "iq1_s");
+    refuse(&b, STATUS_UNSUPPORTED, "'t': type 19 (iq1_s)");
     tensor_file(&b, 256, 1, 4, 0);
     refuse(&b, STATUS_UNSUPPORTED, "unknown");
     put_head(&b, 2, 0);

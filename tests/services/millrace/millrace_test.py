@@ -13,8 +13,7 @@ GOLDEN = os.path.join(ROOT, 'tests', 'golden')
 TEXT = os.path.join(GOLDEN, 'text')
 ALL_GOLDEN = os.environ.get('MILLRACE_GOLDEN', os.path.join(os.path.dirname(ROOT), 'shared', 'golden'))
 LINES = ['chat', 'detokenize', 'parse', 'tokenizer', 'tokenizer-special']
-OTHER_TYPES = 'q4_1,q5_0,q5_1,q2_k,q3_k,q4_k,q4_k_m,q5_k,iq4_nl,iq4_xs,mxfp4'
-NOT_YET = 'video,mixed,drafter,speculate,verify,moe,' + OTHER_TYPES
+NOT_YET = 'video,mixed,drafter,speculate,verify,moe'
 sys.path.insert(0, os.path.join(ROOT, 'tests', 'line'))
 
 import tiny_model  # noqa: E402
@@ -84,7 +83,7 @@ def folder_with(tmp_path, *names):
 
 
 def test_conform_passes_our_own_cases():
-    status, text = run('conform', GOLDEN, '--skip', OTHER_TYPES)
+    status, text = run('conform', GOLDEN)
     assert status == 0, text
     assert text.splitlines()[-1].startswith(f'{text.count("ok   ")} passed, 0 failed')
     assert 'text-nano-q4_0' in text and 'kernels' in text

@@ -1,0 +1,36 @@
+/* parts.h - what the blocks of several storage types share; spec weights.md section 6. */
+#pragma once
+#include "engine/quant/quant.h"
+#include <string.h>
+
+static inline float part_half(const uint8_t *bytes)
+{
+    uint16_t half;
+    memcpy(&half, bytes, sizeof half);
+    return quant_f16_to_f32(half);
+}
+
+/* Q4_K and Q5_K: the six-bit scale and min of groups 0..7, from 12 bytes. */
+static inline void part_scale_min(int *scale, int *min, const uint8_t *s, size_t group)
+{
+    if (group < 4) {
+        *scale = s[group] & 63;
+        *min = s[group + 4] & 63;
+    } else {
+        *scale = (s[group + 4] & 15) | (s[group - 4] >> 6) << 4;
+        *min = (s[group + 4] >> 4) | (s[group] >> 6) << 4;
+    }
+}
+
+/* 16 bytes to 32 values: low nibbles are values 0..15, high ones 16..31; value = d table[nibble].
+ */
+static inline void part_lookup(float *out, const uint8_t *bytes, float d, const int8_t *table)
+{
+    for (size_t j = 0; j < 16; j++) {
+        out[j] = d * (float)table[bytes[j] & 15];
+        out[j + 16] = d * (float)table[bytes[j] >> 4];
+    }
+}
+
+/* The sixteen levels of IQ4_NL and IQ4_XS; in iq4_nl.c. */
+extern const int8_t part_iq4_levels[16];
