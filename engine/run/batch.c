@@ -13,7 +13,6 @@
 struct slot {
     struct session *session; /* NULL: free */
     uint64_t order;          /* of its arrival */
-    float *logits;           /* [vocabulary] */
     bool working;            /* the last step touched it */
 };
 
@@ -24,7 +23,10 @@ struct pass {
     size_t n_slots;
     size_t slots[BATCH_SLOTS_MAX];
     struct session *sessions[BATCH_SLOTS_MAX]; /* NULL: the slot was let go */
-    int64_t spent_us;                          /* while the other kind waited too */
+    /* [rows][vocabulary], by place in the pass: a newcomer in the slot of one who left while its
+     * row was read writes elsewhere */
+    float *logits;
+    int64_t spent_us; /* while the other kind waited too */
 };
 
 struct batch {
@@ -32,6 +34,7 @@ struct batch {
     const struct tokenizer *tokenizer;
     struct batch_options options;
     struct session_limits limits;
+    size_t vocabulary;
     struct sampler *sampler;
     struct slot slots[BATCH_SLOTS_MAX];
     uint64_t arrivals;
@@ -75,9 +78,10 @@ bool batch_new(struct batch **out, struct model *model, const struct tokenizer *
     b->limits.rows_max = options->chunk_tokens + PICTURE_MAX;
     if (b->limits.rows_max > options->context_max)
         b->limits.rows_max = options->context_max;
+    b->vocabulary = vocabulary;
     b->sampler = sampler_new(vocabulary);
-    for (size_t i = 0; i < options->slots; i++)
-        b->slots[i].logits = heap_array(float, vocabulary);
+    b->prefill.logits = heap_array(float, vocabulary);
+    b->decode.logits = heap_array(float, options->slots *vocabulary);
     b->inputs =
         heap_array(struct model_input,
                    b->limits.rows_max > options->slots ? b->limits.rows_max : options->slots);
@@ -100,10 +104,10 @@ void batch_free(struct batch *b)
     forward_free(b->prefill.forward);
     forward_free(b->decode.forward);
     free_leaving(b);
-    for (size_t i = 0; i < b->options.slots; i++) {
+    for (size_t i = 0; i < b->options.slots; i++)
         session_free(b->slots[i].session);
-        heap_free(b->slots[i].logits);
-    }
+    heap_free(b->prefill.logits);
+    heap_free(b->decode.logits);
     sampler_free(b->sampler);
     heap_free(b->inputs);
     heap_free(b);
@@ -239,7 +243,7 @@ static void begin_prefill(struct batch *b, size_t slot)
     b->prefill.n_slots = 0;
     join(b, &b->prefill, slot);
     n = session_inputs(b->slots[slot].session, b->inputs, b->options.chunk_tokens,
-                       b->slots[slot].logits);
+                       b->prefill.logits);
     forward_begin(b->prefill.forward, b->inputs, n);
     b->prefill.active = true;
 }
@@ -252,8 +256,9 @@ static void begin_decode(struct batch *b)
     for (size_t i = 0; i < b->options.slots; i++) {
         if (!wants_decode(&b->slots[i]))
             continue;
+        float *row = b->decode.logits + b->decode.n_slots * b->vocabulary;
         join(b, &b->decode, i);
-        n += session_inputs(b->slots[i].session, b->inputs + n, 1, b->slots[i].logits);
+        n += session_inputs(b->slots[i].session, b->inputs + n, 1, row);
     }
     forward_begin(b->decode.forward, b->inputs, n);
     b->decode.active = true;
@@ -269,7 +274,7 @@ static size_t finish_pass(struct batch *b, struct pass *pass, struct batch_event
         struct session *session = pass->sessions[i];
         if (!session || session_read(session) < session_known(session))
             continue;
-        session_choose(session, b->sampler, b->slots[pass->slots[i]].logits);
+        session_choose(session, b->sampler, pass->logits + i * b->vocabulary);
         events[n].slot = pass->slots[i];
         n += session_event(session, &events[n]);
     }

@@ -375,17 +375,43 @@ static void test_company(void **state)
     line_close(&l);
 }
 
+/* Two answers under way; when both are in a decode pass the second leaves and a third takes its
+ * room. False: this time the second had ended before. */
+static bool swap_in_the_middle(struct line *l, const struct request *q, struct answer *stayed,
+                               struct answer *newcomer)
+{
+    struct batch_event events[2];
+    size_t working[2];
+    bool removed = false;
+    size_t stays = add(l, &q[0].r);
+    size_t slot = add(l, &q[1].r);
+
+    while (batch_active(l->batch) > 0) {
+        size_t n = batch_step(l->batch, events);
+        for (size_t i = 0; i < n; i++) {
+            if (events[i].slot == stays)
+                take(stayed, &events[i]);
+            else if (removed)
+                take(newcomer, &events[i]);
+        }
+        if (!removed && stayed->n > 3 && batch_working(l->batch, working) == 2) {
+            batch_remove(l->batch, slot);
+            assert_int_equal(add(l, &q[2].r), slot);
+            removed = true;
+        }
+    }
+    return removed;
+}
+
 /* A newcomer that needs the room of one who just left gets it, and nobody's answer changes. */
 static void test_room_of_one_who_left(void **state)
 {
-    struct answer expected[REQUESTS], got = {0};
+    struct answer expected[REQUESTS];
     struct golden_model m;
     struct line l = {0};
     struct status st = {0};
     struct request q[3];
-    size_t stays, slot;
-    struct batch_event events[2];
-    bool removed = false;
+    size_t swapped = 0;
 
     (void)state;
     reference("models/nano-q4_0.gguf", expected);
@@ -399,21 +425,16 @@ static void test_room_of_one_who_left(void **state)
     assert_true(model_open(&l.m.model, m.weights, NULL, &options, &st));
     assert_true(tokenizer_new(&l.tokenizer, m.weights, &st));
     assert_true(batch_new(&l.batch, l.m.model, l.tokenizer, &batch, &st));
-    stays = add(&l, &q[0].r);
-    slot = add(&l, &q[1].r);
-    while (got.finish == BATCH_RUNNING) {
-        size_t n = batch_step(l.batch, events), working[2];
-        for (size_t i = 0; i < n; i++)
-            if (events[i].slot == stays)
-                take(&got, &events[i]);
-        if (!removed && got.n > 3 && batch_working(l.batch, working) == 2) {
-            batch_remove(l.batch, slot);
-            (void)add(&l, &q[2].r);
-            removed = true;
-        }
+    /* Who gets which share of the time is up to the machine: tried until it came about often. */
+    for (size_t tries = 0; swapped < 10 && tries < 1000; tries++) {
+        struct answer stayed = {0}, newcomer = {0};
+        bool now = swap_in_the_middle(&l, q, &stayed, &newcomer);
+        assert_same(&stayed, &expected[0], 0);
+        if (now)
+            assert_same(&newcomer, &expected[2], 0);
+        swapped += now;
     }
-    assert_true(removed);
-    assert_same(&got, &expected[0], 0);
+    assert_int_equal(swapped, 10);
     batch_free(l.batch);
     tokenizer_free(l.tokenizer);
     model_close(l.m.model);
