@@ -112,14 +112,16 @@ static void check_plugins(struct doctor *d)
         {"app", "all media", "gstreamer1.0-plugins-base"},
         {"audioresample", "sound", "gstreamer1.0-plugins-base"},
         {"png", "PNG", "gstreamer1.0-plugins-good"},
-        {"jpeg", "JPEG", "gstreamer1.0-plugins-good"},
+        {"gdkpixbuf", "JPEG", "gstreamer1.0-plugins-good"},
         {"wavparse", "WAV", "gstreamer1.0-plugins-good"},
         {"flac", "FLAC", "gstreamer1.0-plugins-good"},
         {"webp", "WebP", "gstreamer1.0-plugins-bad"},
         {"opus", "Opus", "gstreamer1.0-plugins-base"},
         {"vorbis", "Vorbis", "gstreamer1.0-plugins-base"},
         {"isomp4", "MP4", "gstreamer1.0-plugins-good"},
-        {"libav", "AAC", "gstreamer1.0-libav"},
+        {"mpg123", "MP3", "gstreamer1.0-plugins-good"},
+        {"ogg", "Ogg", "gstreamer1.0-plugins-base"},
+        {"faad", "AAC", "gstreamer1.0-plugins-bad"},
     };
     size_t missing = 0;
 
