@@ -15,8 +15,9 @@
 
 struct panel {
     __m256i w[STRIP / 4];
-    __m256 scale[STRIP / 32];      /* of block b, row in lane; a block of 256: [0] */
-    __m256i sub_scale[STRIP / 16]; /* q6_k: of 16 values, as a pair of equal int16 */
+    __m256 scale[STRIP / 32];      /* of block b, row in lane; a block of 256: [0], of mins: [1] */
+    __m256i sub_scale[STRIP / 16]; /* as a pair of equal int16; q6_k: of 16 values each; q4_k, q5_k:
+                                      of 32 values each, then eight mins */
 };
 
 /* How a storage type is unpacked and multiplied. */
@@ -51,6 +52,14 @@ static inline void load_transposed(__m256i v[4], const uint8_t *const row[LANES]
     v[3] = _mm256_unpackhi_epi64(t1, t3);
 }
 
+/* Low 16 bits of eight lanes, as half floats. */
+static inline __m256 half_lanes(__m256i dwords)
+{
+    __m256i words = _mm256_and_si256(dwords, _mm256_set1_epi32(0xffff));
+    words = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0x08);
+    return _mm256_cvtph_ps(_mm256_castsi256_si128(words));
+}
+
 /* The half floats at `at` of eight rows; 14 bytes more of each row are read and not used. */
 static inline __m256 load_scales(const uint8_t *const row[LANES], size_t at)
 {
@@ -58,9 +67,7 @@ static inline __m256 load_scales(const uint8_t *const row[LANES], size_t at)
     load_rows(a, row, at);
     __m256i t0 = _mm256_unpacklo_epi32(a[0], a[1]), t1 = _mm256_unpacklo_epi32(a[2], a[3]);
     __m256i dwords = _mm256_unpacklo_epi64(t0, t1); /* of row i in lane i */
-    __m256i words = _mm256_and_si256(dwords, _mm256_set1_epi32(0xffff));
-    words = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0x08);
-    return _mm256_cvtph_ps(_mm256_castsi256_si128(words));
+    return half_lanes(dwords);
 }
 
 static inline __m256i four_acts(const int8_t *q)
@@ -177,9 +184,7 @@ static inline __m256 load_scales_at_end(const uint8_t *const row[LANES], size_t 
 {
     __m256i v[4];
     load_transposed(v, row, at);
-    __m256i words = _mm256_srli_epi32(v[3], 16);
-    words = _mm256_permute4x64_epi64(_mm256_packus_epi32(words, words), 0x08);
-    return _mm256_cvtph_ps(_mm256_castsi256_si128(words));
+    return half_lanes(_mm256_srli_epi32(v[3], 16));
 }
 
 static void q6_k_unpack(struct panel *p, const uint8_t *const row[LANES], size_t n_blocks)
@@ -239,6 +244,117 @@ static ALWAYS_INLINE void q6_k_rows(__m256 *sum, const struct panel *p, const st
         sum[i] = add_block(sum[i], p->scale[0], x->scale[(r + i) * blocks + first_block], whole[i]);
 }
 
+/* ---- q4_k, q5_k ---- */
+
+/* Bytes 0..3 of each lane, below 128, become four pairs of equal int16. */
+static inline void byte_pairs(__m256i out[4], __m256i bytes)
+{
+    for (int i = 0; i < 4; i++) {
+        __m256i one = _mm256_srl_epi32(bytes, _mm_cvtsi32_si128(8 * i));
+        one = _mm256_and_si256(one, _mm256_set1_epi32(0xff));
+        out[i] = _mm256_or_si256(one, _mm256_slli_epi32(one, 16));
+    }
+}
+
+/* The first 16 bytes of a block: two half floats, then six-bit scales and mins. Those of groups
+ * 4..7 have their lower four bits in the last four bytes, the upper two above those of 0..3. */
+static inline void k_scales_unpack(struct panel *p, const uint8_t *const row[LANES])
+{
+    const __m256i six = _mm256_set1_epi8(63), four = _mm256_set1_epi8(15);
+    const __m256i two = _mm256_set1_epi8(0x30);
+    __m256i v[4];
+    load_transposed(v, row, 0);
+    p->scale[0] = half_lanes(v[0]);
+    p->scale[1] = half_lanes(_mm256_srli_epi32(v[0], 16));
+    byte_pairs(p->sub_scale, _mm256_and_si256(v[1], six));
+    byte_pairs(p->sub_scale + 4,
+               _mm256_or_si256(_mm256_and_si256(v[3], four),
+                               _mm256_and_si256(_mm256_srli_epi16(v[1], 2), two)));
+    byte_pairs(p->sub_scale + 8, _mm256_and_si256(v[2], six));
+    byte_pairs(p->sub_scale + 12,
+               _mm256_or_si256(_mm256_and_si256(_mm256_srli_epi16(v[3], 4), four),
+                               _mm256_and_si256(_mm256_srli_epi16(v[2], 2), two)));
+}
+
+/* 128 bytes at `at`: of each 32, low nibbles are an even group and high ones the next. */
+static inline void k_nibbles_unpack(struct panel *p, const uint8_t *const row[LANES], size_t at)
+{
+    const __m256i low = _mm256_set1_epi8(15);
+    for (size_t part = 0; part < 8; part++) { /* 16 bytes each */
+        __m256i v[4], *w = p->w + 16 * (part / 2) + 4 * (part % 2);
+        load_transposed(v, row, at + 16 * part);
+        for (size_t j = 0; j < 4; j++) {
+            w[j] = _mm256_and_si256(v[j], low);
+            w[j + 8] = _mm256_and_si256(_mm256_srli_epi16(v[j], 4), low);
+        }
+    }
+}
+
+static void q4_k_unpack(struct panel *p, const uint8_t *const row[LANES], size_t n_blocks)
+{
+    (void)n_blocks; /* one */
+    k_scales_unpack(p, row);
+    k_nibbles_unpack(p, row, 16);
+}
+
+static void q5_k_unpack(struct panel *p, const uint8_t *const row[LANES], size_t n_blocks)
+{
+    const __m256i one = _mm256_set1_epi8(1);
+    __m256i h[8];
+    (void)n_blocks; /* one */
+    k_scales_unpack(p, row);
+    k_nibbles_unpack(p, row, 48);
+    load_transposed(h, row, 16);
+    load_transposed(h + 4, row, 32);
+    for (size_t j = 0; j < 8; j++)
+        for (size_t group = 0; group < 8; group++) { /* bit `group` of a byte */
+            __m256i fifth = _mm256_and_si256(h[j], one);
+            h[j] = _mm256_srli_epi16(h[j], 1);
+            p->w[8 * group + j] = _mm256_or_si256(p->w[8 * group + j], _mm256_slli_epi16(fifth, 4));
+        }
+}
+
+static inline __m256i four_products(const __m256i *w, const int8_t *q)
+{
+    __m256i a = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], four_acts(q)),
+                                 _mm256_maddubs_epi16(w[1], four_acts(q + 4)));
+    __m256i b = _mm256_add_epi16(_mm256_maddubs_epi16(w[2], four_acts(q + 8)),
+                                 _mm256_maddubs_epi16(w[3], four_acts(q + 12)));
+    return _mm256_add_epi16(a, b);
+}
+
+/* Four products of a pair fit 16 bits (31 * 127 * 8 = 31496), and so does a sum of 16 activations;
+ * the two sums of a group stand side by side against its min, which is a pair. */
+static ALWAYS_INLINE void k_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
+                                 size_t r, size_t n, size_t first_block, size_t n_blocks)
+{
+    size_t blocks = x->width / 256;
+    (void)n_blocks; /* one */
+    __m256i whole[4], mins[4];
+    for (size_t i = 0; i < n; i++)
+        whole[i] = mins[i] = _mm256_setzero_si256();
+    for (size_t g = 0; g < 8; g++) {
+        const __m256i *w = p->w + 8 * g;
+        const __m256i scale = p->sub_scale[g], min = p->sub_scale[8 + g];
+        for (size_t i = 0; i < n; i++) {
+            size_t at = (r + i) * blocks + first_block;
+            const int8_t *q = x->q + 256 * at + 32 * g;
+            const int32_t *both = x->sum + 16 * at + 2 * g;
+            __m256i sums = _mm256_set1_epi32((both[0] & 0xffff) | both[1] * 65536);
+            whole[i] = _mm256_add_epi32(whole[i], _mm256_madd_epi16(four_products(w, q), scale));
+            whole[i] =
+                _mm256_add_epi32(whole[i], _mm256_madd_epi16(four_products(w + 4, q + 16), scale));
+            mins[i] = _mm256_add_epi32(mins[i], _mm256_madd_epi16(sums, min));
+        }
+    }
+    for (size_t i = 0; i < n; i++) {
+        float act_scale = x->scale[(r + i) * blocks + first_block];
+        __m256 factor = _mm256_mul_ps(p->scale[1], _mm256_set1_ps(act_scale));
+        sum[i] = add_block(sum[i], p->scale[0], act_scale, whole[i]);
+        sum[i] = _mm256_sub_ps(sum[i], _mm256_mul_ps(factor, _mm256_cvtepi32_ps(mins[i])));
+    }
+}
+
 /* ---- all types ---- */
 
 /* A number of rows that the compiler knows keeps their sums in registers. */
@@ -261,6 +377,7 @@ static ALWAYS_INLINE void q6_k_rows(__m256 *sum, const struct panel *p, const st
 MULTIPLY(q4_0)
 MULTIPLY(q8_0)
 MULTIPLY(q6_k)
+MULTIPLY(k)
 
 static void store(float *out, __m256 sum, size_t n)
 {
@@ -374,5 +491,19 @@ void matmul_q6_k_avx2(float *out, size_t stride, const struct weight_rows *w,
                       const struct act_rows *x)
 {
     static const struct steps steps = {q6_k_unpack, q6_k_multiply};
+    matmul_steps(out, stride, w, x, &steps);
+}
+
+void matmul_q4_k_avx2(float *out, size_t stride, const struct weight_rows *w,
+                      const struct act_rows *x)
+{
+    static const struct steps steps = {q4_k_unpack, k_multiply};
+    matmul_steps(out, stride, w, x, &steps);
+}
+
+void matmul_q5_k_avx2(float *out, size_t stride, const struct weight_rows *w,
+                      const struct act_rows *x)
+{
+    static const struct steps steps = {q5_k_unpack, k_multiply};
     matmul_steps(out, stride, w, x, &steps);
 }

@@ -1,6 +1,7 @@
 /* Products of stored rows with activations: the meaning. */
 #include "engine/kernels/scalar.h"
 #include "engine/kernels/sets.h"
+#include "engine/quant/parts.h"
 
 #define CHUNK 256 /* values made float32 at a time: a whole number of blocks of every type */
 #define ROWS 32   /* activation rows that share them */
@@ -56,19 +57,12 @@ static void matmul_blocks(float *out, size_t stride, const struct weight_rows *w
     }
 }
 
-static float half_at(const uint8_t *bytes)
-{
-    uint16_t half;
-    memcpy(&half, bytes, sizeof half);
-    return quant_f16_to_f32(half);
-}
-
 static int32_t dot_q8_0(const uint8_t *block, const int8_t *q, float *out_scale)
 {
     int32_t sum = 0;
     for (size_t j = 0; j < 32; j++)
         sum += (int8_t)block[2 + j] * q[j];
-    *out_scale = half_at(block);
+    *out_scale = part_half(block);
     return sum;
 }
 
@@ -77,7 +71,7 @@ static int32_t dot_q4_0(const uint8_t *block, const int8_t *q, float *out_scale)
     int32_t sum = 0;
     for (size_t j = 0; j < 16; j++)
         sum += ((block[2 + j] & 15) - 8) * q[j] + ((block[2 + j] >> 4) - 8) * q[j + 16];
-    *out_scale = half_at(block);
+    *out_scale = part_half(block);
     return sum;
 }
 
@@ -95,7 +89,7 @@ static int32_t dot_q6_k(const uint8_t *block, const int8_t *q, float *out_scale)
             sum += scales[e + 6] * (((ql[l + 32] >> 4) | (qh[l] >> 6) << 4) - 32) * q[l + 96];
         }
     }
-    *out_scale = half_at(block + 208);
+    *out_scale = part_half(block + 208);
     return sum;
 }
 
@@ -112,4 +106,55 @@ void matmul_q4_0_c(float *out, size_t stride, const struct weight_rows *w, const
 void matmul_q6_k_c(float *out, size_t stride, const struct weight_rows *w, const struct act_rows *x)
 {
     matmul_blocks(out, stride, w, x, dot_q6_k);
+}
+
+/* Types with a min for each 32 values: two whole numbers a block, of the quants and of the mins;
+ * the second is taken off after the first was added. h: fifth bits of the values, or NULL. */
+static void dot_k(int32_t out[2], const uint8_t *scales, const uint8_t *h, const uint8_t *nibbles,
+                  const int8_t *q, const int32_t *sum)
+{
+    out[0] = out[1] = 0;
+    for (size_t group = 0; group < 8; group++, q += 32) {
+        const uint8_t *b = nibbles + 32 * (group / 2);
+        int scale, min;
+        int32_t whole = 0;
+        part_scale_min(&scale, &min, scales, group);
+        for (size_t l = 0; l < 32; l++) {
+            int fifth = h ? (h[l] >> group) & 1 : 0;
+            whole += ((group % 2 ? b[l] >> 4 : b[l] & 15) | fifth << 4) * q[l];
+        }
+        out[0] += scale * whole;
+        out[1] += min * (sum[2 * group] + sum[2 * group + 1]);
+    }
+}
+
+static void matmul_k(float *out, size_t stride, const struct weight_rows *w,
+                     const struct act_rows *x, bool has_fifth)
+{
+    size_t blocks = w->width / 256;
+    for (size_t i = w->begin; i < w->end; i++) {
+        for (size_t r = 0; r < x->rows; r++) {
+            const uint8_t *block = (const uint8_t *)w->data + i * w->row_bytes;
+            float sum = 0.0f;
+            for (size_t b = 0; b < blocks; b++, block += w->type->block_bytes) {
+                int32_t whole[2];
+                size_t at = r * blocks + b;
+                dot_k(whole, block + 4, has_fifth ? block + 16 : NULL,
+                      block + (has_fifth ? 48 : 16), x->q + 256 * at, x->sum + 16 * at);
+                sum += (part_half(block) * x->scale[at]) * (float)whole[0];
+                sum -= (part_half(block + 2) * x->scale[at]) * (float)whole[1];
+            }
+            out[r * stride + i] = sum;
+        }
+    }
+}
+
+void matmul_q4_k_c(float *out, size_t stride, const struct weight_rows *w, const struct act_rows *x)
+{
+    matmul_k(out, stride, w, x, false);
+}
+
+void matmul_q5_k_c(float *out, size_t stride, const struct weight_rows *w, const struct act_rows *x)
+{
+    matmul_k(out, stride, w, x, true);
 }

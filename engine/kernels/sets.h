@@ -3,8 +3,10 @@
 #include "engine/kernels/kernels.h"
 
 matmul_kernel matmul_float_c; /* any type, through its to_f32 */
-matmul_kernel matmul_q8_0_c;  /* these three: rounded activations */
+matmul_kernel matmul_q8_0_c;  /* these: rounded activations */
 matmul_kernel matmul_q4_0_c;
+matmul_kernel matmul_q4_k_c;
+matmul_kernel matmul_q5_k_c;
 matmul_kernel matmul_q6_k_c;
 
 void round_row_c(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n, size_t block);
@@ -19,6 +21,8 @@ void attend_c(const struct attend_task *task);
 matmul_kernel matmul_float_avx2;
 matmul_kernel matmul_q8_0_avx2;
 matmul_kernel matmul_q4_0_avx2;
+matmul_kernel matmul_q4_k_avx2;
+matmul_kernel matmul_q5_k_avx2;
 matmul_kernel matmul_q6_k_avx2;
 
 void round_row_avx2(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n, size_t block);

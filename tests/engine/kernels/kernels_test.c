@@ -95,6 +95,28 @@ static const struct matmul_row *plain_row(enum dtype dtype)
     return NULL;
 }
 
+/* The meaning of a kernel for rounded activations: the values of the blocks times those. */
+static void check_meaning(const struct weight_rows *w, const struct act_rows *a, const float *out)
+{
+    float *values = heap_array(float, w->width);
+    for (size_t i = w->begin; i < w->end; i++) {
+        w->type->to_f32(values, (const uint8_t *)w->data + i * w->row_bytes, w->width);
+        for (size_t r = 0; r < a->rows; r++) {
+            double size = 0.0, exact = 0.0;
+            for (size_t j = 0; j < w->width; j++) {
+                size_t at = r * w->width + j;
+                double product = (double)values[j] * a->q[at] * (double)a->scale[at / a->block];
+                size += fabs(product);
+                exact += product;
+            }
+            double off = fabs(exact - (double)out[r * w->end + i]);
+            if (!(off <= size * 1e-5))
+                fail_msg("%s: off by %g of %g", w->type->name, off, size);
+        }
+    }
+    heap_free(values);
+}
+
 static void check_rounded(const struct matmul_row *row, size_t width, size_t n_out, size_t n_rows)
 {
     const struct quant_row *type = quant_find(row->dtype);
@@ -127,6 +149,7 @@ static void check_rounded(const struct matmul_row *row, size_t width, size_t n_o
                          .block = row->act_block};
     row->run(out, n_out, &w, &a);
     plain_row(row->dtype)->run(expected, n_out, &w, &a);
+    check_meaning(&w, &a, expected);
     for (size_t i = 0; i < n_rows * n_out; i++)
         if (out[i] != expected[i])
             fail_msg("%s, %zu x %zu x %zu: [%zu] is %.9g, expected %.9g", row->name, n_rows, n_out,
