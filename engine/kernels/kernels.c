@@ -32,7 +32,8 @@ static const struct matmul_row any_type[] = {
 #define SET(suffix, need) {                                                                        \
     .name = #suffix, .needs = (need), .round_row = round_row_##suffix,                              \
     .rmsnorm = rmsnorm_##suffix, .add_scale = add_scale_##suffix, .gelu_mul = gelu_mul_##suffix,   \
-    .softcap = softcap_##suffix, .rope = rope_##suffix, .attend = attend_##suffix }
+    .softcap = softcap_##suffix, .rope = rope_##suffix, .attend = attend_##suffix,    \
+    .resize_across = resize_across_##suffix, .resize_down = resize_down_##suffix }
 
 static const struct kernel_set sets[] = {
 #if defined(__x86_64__)

@@ -1,11 +1,12 @@
 /* kernels.h - TABLES: operation x storage type x instruction set -> function, one thread each.
  *
  * `_c` is the meaning of an operation. Sums have one fixed order within a kernel set. Integer
- * products, norms, gelu, soft-cap and rope give the same bits in every set; float32 products and
- * attention may differ between sets in the last bits.
+ * products, norms, gelu, soft-cap, rope and resampled pictures give the same bits in every set;
+ * float32 products and attention may differ between sets in the last bits.
  * Models use engine/ops; this is the level below it. */
 #pragma once
 #include "engine/kernels/attend.h"
+#include "engine/kernels/resize.h"
 #include "engine/quant/quant.h"
 #include <float.h>
 #include <stddef.h>
@@ -67,6 +68,13 @@ struct kernel_set {
     void (*softcap)(float *x, size_t n, float cap);
     void (*rope)(float *x, const float *cos, const float *sin, size_t heads, size_t half);
     void (*attend)(const struct attend_task *task);
+    /* rows (1 .. RESIZE_ROWS): in [rows][width][3] -> out [rows][stride], of which taps->out pixels
+     * count; stride: RESIZE_STRIDE(taps->out); scratch: RESIZE_SCRATCH(width) */
+    void (*resize_across)(uint8_t *out, size_t stride, const uint8_t *in, size_t width, size_t rows,
+                          const struct resize_taps *taps, float *scratch);
+    /* row y: in [height][stride] as above -> out [row_bytes] */
+    void (*resize_down)(uint8_t *out, size_t row_bytes, const uint8_t *in, size_t stride,
+                        const struct resize_taps *taps, size_t y);
 };
 
 /* The best set for this CPU. Static. */

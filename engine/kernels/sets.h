@@ -16,6 +16,10 @@ void gelu_mul_c(float *out, const float *gate, const float *up, size_t n);
 void softcap_c(float *x, size_t n, float cap);
 void rope_c(float *x, const float *cos, const float *sin, size_t heads, size_t half);
 void attend_c(const struct attend_task *task);
+void resize_across_c(uint8_t *out, size_t stride, const uint8_t *in, size_t width, size_t rows,
+                     const struct resize_taps *taps, float *scratch);
+void resize_down_c(uint8_t *out, size_t row_bytes, const uint8_t *in, size_t stride,
+                   const struct resize_taps *taps, size_t y);
 
 #if defined(__x86_64__)
 matmul_kernel matmul_float_avx2;
@@ -32,4 +36,8 @@ void gelu_mul_avx2(float *out, const float *gate, const float *up, size_t n);
 void softcap_avx2(float *x, size_t n, float cap);
 void rope_avx2(float *x, const float *cos, const float *sin, size_t heads, size_t half);
 void attend_avx2(const struct attend_task *task);
+void resize_across_avx2(uint8_t *out, size_t stride, const uint8_t *in, size_t width, size_t rows,
+                        const struct resize_taps *taps, float *scratch);
+void resize_down_avx2(uint8_t *out, size_t row_bytes, const uint8_t *in, size_t stride,
+                      const struct resize_taps *taps, size_t y);
 #endif
