@@ -10,12 +10,16 @@ static const struct matmul_row rows[] = {
 #if defined(__x86_64__)
     ROW(DTYPE_Q8_0, CPU_AVX2, 32,  matmul_q8_0_avx2),
     ROW(DTYPE_Q4_0, CPU_AVX2, 32,  matmul_q4_0_avx2),
+    ROW(DTYPE_IQ4_NL, CPU_AVX2, 32, matmul_iq4_nl_avx2),
+    ROW(DTYPE_MXFP4, CPU_AVX2, 32,  matmul_mxfp4_avx2),
     ROW(DTYPE_Q4_K, CPU_AVX2, 256, matmul_q4_k_avx2),
     ROW(DTYPE_Q5_K, CPU_AVX2, 256, matmul_q5_k_avx2),
     ROW(DTYPE_Q6_K, CPU_AVX2, 256, matmul_q6_k_avx2),
 #endif
     ROW(DTYPE_Q8_0, 0, 32,  matmul_q8_0_c),
     ROW(DTYPE_Q4_0, 0, 32,  matmul_q4_0_c),
+    ROW(DTYPE_IQ4_NL, 0, 32, matmul_iq4_nl_c),
+    ROW(DTYPE_MXFP4, 0, 32,  matmul_mxfp4_c),
     ROW(DTYPE_Q4_K, 0, 256, matmul_q4_k_c),
     ROW(DTYPE_Q5_K, 0, 256, matmul_q5_k_c),
     ROW(DTYPE_Q6_K, 0, 256, matmul_q6_k_c),

@@ -163,6 +163,50 @@ static ALWAYS_INLINE void q8_0_rows(__m256 *sum, const struct panel *p, const st
     }
 }
 
+/* ---- iq4_nl, mxfp4: multiplied as q8_0 ---- */
+
+/* The levels are written down again here: quant/parts.h has inline code, which must not be
+ * compiled with these flags. */
+
+/* 16 bytes of nibbles at `at` become 32 of the sixteen levels, within +-127. */
+static inline void levels_unpack(__m256i w[8], const uint8_t *const row[LANES], size_t at,
+                                 const int8_t levels[16])
+{
+    const __m256i low = _mm256_set1_epi8(15);
+    const __m256i table =
+        _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)levels));
+    __m256i v[4];
+    load_transposed(v, row, at);
+    for (size_t j = 0; j < 4; j++) {
+        w[j] = _mm256_shuffle_epi8(table, _mm256_and_si256(v[j], low));
+        w[j + 4] = _mm256_shuffle_epi8(table, _mm256_and_si256(_mm256_srli_epi16(v[j], 4), low));
+    }
+}
+
+static void iq4_nl_unpack(struct panel *p, const uint8_t *const row[LANES], size_t n_blocks)
+{
+    static const int8_t levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                      1,    13,   25,  38,  53,  69,  89,  113};
+    for (size_t b = 0; b < n_blocks; b++) {
+        p->scale[b] = load_scales(row, 18 * b);
+        levels_unpack(p->w + 8 * b, row, 18 * b + 2, levels);
+    }
+}
+
+static void mxfp4_unpack(struct panel *p, const uint8_t *const row[LANES], size_t n_blocks)
+{
+    static const int8_t levels[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+    for (size_t b = 0; b < n_blocks; b++) {
+        uint32_t bits[LANES]; /* 2^(e - 128) as a float32, subnormal below 2 */
+        for (size_t i = 0; i < LANES; i++) {
+            uint32_t e = row[i][17 * b];
+            bits[i] = e >= 2 ? (e - 1) << 23 : 0x00200000u << e;
+        }
+        p->scale[b] = _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)(const void *)bits));
+        levels_unpack(p->w + 8 * b, row, 17 * b + 1, levels);
+    }
+}
+
 /* ---- q6_k ---- */
 
 /* Values 4j .. 4j+3 of each 16: lower bits from ql, upper ones from qh (spec weights.md 6). */
@@ -505,5 +549,19 @@ void matmul_q5_k_avx2(float *out, size_t stride, const struct weight_rows *w,
                       const struct act_rows *x)
 {
     static const struct steps steps = {q5_k_unpack, k_multiply};
+    matmul_steps(out, stride, w, x, &steps);
+}
+
+void matmul_iq4_nl_avx2(float *out, size_t stride, const struct weight_rows *w,
+                        const struct act_rows *x)
+{
+    static const struct steps steps = {iq4_nl_unpack, q8_0_multiply};
+    matmul_steps(out, stride, w, x, &steps);
+}
+
+void matmul_mxfp4_avx2(float *out, size_t stride, const struct weight_rows *w,
+                       const struct act_rows *x)
+{
+    static const struct steps steps = {mxfp4_unpack, q8_0_multiply};
     matmul_steps(out, stride, w, x, &steps);
 }

@@ -75,6 +75,26 @@ static int32_t dot_q4_0(const uint8_t *block, const int8_t *q, float *out_scale)
     return sum;
 }
 
+static int32_t dot_levels(const uint8_t *nibbles, const int8_t *q, const int8_t *levels)
+{
+    int32_t sum = 0;
+    for (size_t j = 0; j < 16; j++)
+        sum += levels[nibbles[j] & 15] * q[j] + levels[nibbles[j] >> 4] * q[j + 16];
+    return sum;
+}
+
+static int32_t dot_iq4_nl(const uint8_t *block, const int8_t *q, float *out_scale)
+{
+    *out_scale = part_half(block);
+    return dot_levels(block + 2, q, part_iq4_levels);
+}
+
+static int32_t dot_mxfp4(const uint8_t *block, const int8_t *q, float *out_scale)
+{
+    *out_scale = part_half_power(block[0]);
+    return dot_levels(block + 1, q, part_mxfp4_levels);
+}
+
 static int32_t dot_q6_k(const uint8_t *block, const int8_t *q, float *out_scale)
 {
     const int8_t *scales = (const int8_t *)(block + 192);
@@ -106,6 +126,18 @@ void matmul_q4_0_c(float *out, size_t stride, const struct weight_rows *w, const
 void matmul_q6_k_c(float *out, size_t stride, const struct weight_rows *w, const struct act_rows *x)
 {
     matmul_blocks(out, stride, w, x, dot_q6_k);
+}
+
+void matmul_iq4_nl_c(float *out, size_t stride, const struct weight_rows *w,
+                     const struct act_rows *x)
+{
+    matmul_blocks(out, stride, w, x, dot_iq4_nl);
+}
+
+void matmul_mxfp4_c(float *out, size_t stride, const struct weight_rows *w,
+                    const struct act_rows *x)
+{
+    matmul_blocks(out, stride, w, x, dot_mxfp4);
 }
 
 /* Types with a min for each 32 values: two whole numbers a block, of the quants and of the mins;

@@ -5,6 +5,8 @@
 matmul_kernel matmul_float_c; /* any type, through its to_f32 */
 matmul_kernel matmul_q8_0_c;  /* these: rounded activations */
 matmul_kernel matmul_q4_0_c;
+matmul_kernel matmul_iq4_nl_c;
+matmul_kernel matmul_mxfp4_c;
 matmul_kernel matmul_q4_k_c;
 matmul_kernel matmul_q5_k_c;
 matmul_kernel matmul_q6_k_c;
@@ -25,6 +27,8 @@ void resize_down_c(uint8_t *out, size_t row_bytes, const uint8_t *in, size_t str
 matmul_kernel matmul_float_avx2;
 matmul_kernel matmul_q8_0_avx2;
 matmul_kernel matmul_q4_0_avx2;
+matmul_kernel matmul_iq4_nl_avx2;
+matmul_kernel matmul_mxfp4_avx2;
 matmul_kernel matmul_q4_k_avx2;
 matmul_kernel matmul_q5_k_avx2;
 matmul_kernel matmul_q6_k_avx2;

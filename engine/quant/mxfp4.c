@@ -6,22 +6,13 @@
 #define VALUES 32
 #define BYTES 17
 
-/* Twice the values of e2m1, to be whole: so the scale is half of 2^(e - 127). */
-static const int8_t levels[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-
-static float half_scale(uint8_t e)
-{
-    uint32_t bits = e >= 2 ? (uint32_t)(e - 1) << 23 : 0x00200000u << e; /* below: subnormal */
-    float scale;
-    memcpy(&scale, &bits, sizeof scale);
-    return scale;
-}
+const int8_t part_mxfp4_levels[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
 static void to_f32(float *out, const void *blocks, size_t n)
 {
     const uint8_t *b = blocks;
     for (size_t i = 0; i < n; i += VALUES, b += BYTES)
-        part_lookup(out + i, b + 1, half_scale(b[0]), levels);
+        part_lookup(out + i, b + 1, part_half_power(b[0]), part_mxfp4_levels);
 }
 
 const struct quant_row quant_mxfp4 = {

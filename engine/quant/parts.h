@@ -34,3 +34,14 @@ static inline void part_lookup(float *out, const uint8_t *bytes, float d, const 
 
 /* The sixteen levels of IQ4_NL and IQ4_XS; in iq4_nl.c. */
 extern const int8_t part_iq4_levels[16];
+/* Twice the values of e2m1, to be whole; in mxfp4.c. */
+extern const int8_t part_mxfp4_levels[16];
+
+/* The scale of these: half of an e8m0 number, 2^(e - 128). */
+static inline float part_half_power(uint8_t e)
+{
+    uint32_t bits = e >= 2 ? (uint32_t)(e - 1) << 23 : 0x00200000u << e; /* below: subnormal */
+    float scale;
+    memcpy(&scale, &bits, sizeof scale);
+    return scale;
+}
