@@ -4,6 +4,7 @@
 #include "engine/base/heap.h"
 #include "engine/base/log.h"
 #include "services/ingest/decode.h"
+#include <errno.h>
 #include <limits.h>
 #include <malloc.h>
 #include <signal.h>
@@ -106,45 +107,57 @@ static bool answer(int fd, const struct decode_answer *answer, int file)
     return sendmsg(fd, &message, MSG_NOSIGNAL) == (ssize_t)sizeof copy;
 }
 
-static bool write_all(int file, const uint8_t *data, size_t size)
+#define WARM_FRAMES_BYTES ((size_t)2 << 20) /* a picture of 280 soft tokens, and a clip of 30 s */
+
+/* The memory file for the frames, its pages there before the item comes: they cost 1 ms. */
+static int frames_open(struct status *st)
 {
-    while (size > 0) {
-        const ssize_t n = write(file, data, size);
+    static const uint8_t zeros[1 << 16];
+    const int frames = memfd_create("frames", MFD_CLOEXEC);
+    bool ok = frames >= 0;
+    for (size_t at = 0; ok && at < WARM_FRAMES_BYTES; at += sizeof zeros)
+        ok = pwrite(frames, zeros, sizeof zeros, (off_t)at) == (ssize_t)sizeof zeros;
+    if (ok)
+        return frames;
+    (void)status_fail_sys(st, errno, "no memory file for the frames");
+    if (frames >= 0)
+        close(frames);
+    return -1;
+}
+
+/* The file holds these bytes and no others. */
+static bool frames_fill(int frames, const struct buffer *bytes, struct status *st)
+{
+    for (size_t at = 0; at < bytes->size;) {
+        const ssize_t n = pwrite(frames, bytes->data + at, bytes->size - at, (off_t)at);
         if (n <= 0)
-            return false;
-        data += n;
-        size -= (size_t)n;
+            return status_fail_sys(st, errno, "the frames' memory file cannot be written");
+        at += (size_t)n;
     }
+    if (ftruncate(frames, (off_t)bytes->size) != 0)
+        return status_fail_sys(st, errno, "the frames' memory file cannot be cut");
     return true;
 }
 
-/* Decode the file; the frames' memory file, or -1 with st. */
-static int run(int file, const struct decode_request *request, struct decode_answer *out,
-               struct status *st)
+/* Decode the file into `frames`. */
+static bool run(int frames, int file, const struct decode_request *request,
+                struct decode_answer *out, struct status *st)
 {
     struct stat about;
     struct decoded decoded;
-    if (fstat(file, &about) != 0 || about.st_size <= 0) {
-        (void)status_fail(st, STATUS_INVALID, "the file is empty");
-        return -1;
-    }
+    if (fstat(file, &about) != 0 || about.st_size <= 0)
+        return status_fail(st, STATUS_INVALID, "the file is empty");
     const size_t size = (size_t)about.st_size;
     /* Private: decoding may write into its copy. */
     void *data = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, file, 0);
-    if (data == MAP_FAILED) {
-        (void)status_fail(st, STATUS_SYSTEM, "the file cannot be mapped");
-        return -1;
-    }
-    if (!decode_medium(&decoded, data, size, request, st))
-        return -1;
-    const int frames = memfd_create("frames", MFD_CLOEXEC);
-    if (frames < 0 || !write_all(frames, decoded.bytes.data, decoded.bytes.size)) {
-        (void)status_fail(st, STATUS_SYSTEM, "no memory file for the frames");
-        return -1;
-    }
+    if (data == MAP_FAILED)
+        return status_fail_sys(st, errno, "the file cannot be mapped");
+    if (!decode_medium(&decoded, data, size, request, st) ||
+        !frames_fill(frames, &decoded.bytes, st))
+        return false;
     out->height = (uint32_t)decoded.height;
     out->width = (uint32_t)decoded.width;
-    return frames;
+    return true;
 }
 
 int decode_child(int fd)
@@ -155,7 +168,8 @@ int decode_child(int fd)
     lock_in();
     warm_memory();
     struct decode_answer ready = {.code = STATUS_OK};
-    if (!decode_open(&st) || !decode_warm(&st)) {
+    const int frames = frames_open(&st);
+    if (frames < 0 || !decode_open(&st) || !decode_warm(&st)) {
         ready.code = (int32_t)st.code;
         memcpy(ready.text, st.text, sizeof ready.text);
     }
@@ -163,12 +177,12 @@ int decode_child(int fd)
         _exit(1);
     const int64_t began_us = clock_now_us();
     struct decode_answer done = {.code = STATUS_OK};
-    const int frames = run(file, &request, &done, &st);
-    if (frames < 0) {
+    const bool ok = run(frames, file, &request, &done, &st);
+    if (!ok) {
         done.code = (int32_t)st.code;
         memcpy(done.text, st.text, sizeof done.text);
     }
     done.took_us = (uint32_t)(clock_now_us() - began_us);
     /* Nothing is taken down in order: the next item has another child. */
-    _exit(answer(fd, &done, frames) ? 0 : 1);
+    _exit(answer(fd, &done, ok ? frames : -1) ? 0 : 1);
 }
