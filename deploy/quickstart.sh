@@ -36,16 +36,17 @@ cmake --preset release >/dev/null
 cmake --build --preset release | tail -n 1
 
 mkdir -p "$state"
-model=deploy/demo-model/model.gguf
-media=deploy/demo-model/mmproj.gguf
-options=(--image-budget 70)
+demo=deploy/demo-model
+model=$demo/model.gguf
+media=$demo/mmproj.gguf
+options=(--image-budget 70 --context 1024)
 if [ ! -f "$model" ]; then
     model=$state/tiny.gguf
     media=$state/tiny-mmproj.gguf
     options=()
     [ -f "$media" ] || /usr/bin/python3 tests/line/tiny_model.py "$state" >/dev/null
     step "the model"
-    echo "No demo model ships yet: this is a tiny random one, made here. It answers, but only noise."
+    echo "No demo model is here: this is a tiny random one, made here. It answers, but only noise."
 fi
 
 step "the line"
@@ -63,10 +64,21 @@ else
     cat "$state/log"
 fi
 
-step "a question about $picture"
-echo "> What is on this picture?"
-"$bin/millrace" ask "What is on this picture?" --image "$picture" --max-tokens 60 --temperature 0 \
-    --url "http://$listen"
+ask() {
+    echo "> $1"
+    "$bin/millrace" ask "$@" --max-tokens 60 --temperature 0 --url "http://$listen"
+}
+
+step "a picture: $picture"
+ask "What is on this picture?" --image "$picture"
+if [ -f "$demo/model.gguf" ]; then
+    step "a sound: $demo/example.wav"
+    ask "Which keys were pressed?" --audio "$demo/example.wav"
+    step "a tool that it may call: $demo/example-tools.json"
+    ask "What is the weather in Oslo?" --tools "$demo/example-tools.json"
+    echo
+    echo "That was the demo model: tiny, trained for this. What it can and can't: $demo/README.md"
+fi
 
 step "what now"
 cat <<TXT

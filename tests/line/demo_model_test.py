@@ -1,0 +1,130 @@
+"""The demo model on examples that training never saw, through the whole line: exact answers only.
+
+    pytest -s -c tests/pytest.ini tests/line/demo_model_test.py        # a fast slice, on a fixed seed
+    DEMO_EXAMPLES=200 DEMO_SEED=5 pytest -s …                          # more of them, on a seed of yours
+
+Fails when a task falls below its figure in deploy/demo-model/figures.json by more than MARGIN (the
+slice is small: two standard errors of 40 questions at 95 % are 0.07).
+"""
+import io
+import json
+import os
+import sys
+import wave
+
+import pytest
+
+import line as line_module
+
+DEMO = os.path.join(line_module.ROOT, 'deploy', 'demo-model')
+FILES = [os.path.join(DEMO, f) for f in ('model.gguf', 'mmproj.gguf')]
+EXAMPLES = int(os.environ.get('DEMO_EXAMPLES', '12'))   # pictures, sounds and tool sets of each task
+SEED = int(os.environ.get('DEMO_SEED', '770001'))       # training uses small numbers
+MARGIN = 0.08
+
+pytestmark = pytest.mark.skipif(not all(map(os.path.exists, FILES)), reason='SKIP: no demo model ships')
+
+
+@pytest.fixture(scope='module')
+def demo(tmp_path_factory):
+    started = line_module.Line(*FILES, str(tmp_path_factory.mktemp('demo')), '--image-budget', '70', '--context', '1024')
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope='module')
+def generators():
+    sys.path.insert(0, DEMO)
+    import numpy
+    import scenes
+    import sounds
+    import talk
+    sys.path.remove(DEMO)
+    return numpy.random.default_rng(SEED), scenes, sounds, talk
+
+
+def image_part(picture, kind):
+    out = io.BytesIO()
+    picture.save(out, kind, quality=90)
+    return line_module.picture_part(out.getvalue(), f'image/{kind.lower()}')
+
+
+def sound(samples):
+    out = io.BytesIO()
+    with wave.open(out, 'wb') as f:
+        f.setnchannels(1)
+        f.setsampwidth(2)
+        f.setframerate(16000)
+        f.writeframes((samples * 32767).round().astype('<i2').tobytes())
+    return line_module.sound_part(out.getvalue())
+
+
+def branches(sample):
+    """(question, answer) of a generator's sample; conversations of several turns are left out."""
+    for _, parts in sample.branches:
+        if len(parts) == 2:
+            yield parts[0][0].split('<turn|>')[0], parts[1][0].removesuffix('<turn|>')
+
+
+def ask(line, content, **options):
+    answer = line.chat(content, temperature=0, max_tokens=90, **options)
+    assert answer.status == 200, answer.body
+    return answer.json['choices'][0]['message']
+
+
+def questions(line, media, sample):
+    for question, wanted in branches(sample):
+        got = ask(line, [*media, {'type': 'text', 'text': question}])['content']
+        yield got == wanted, f'{question} -> {got!r}, not {wanted!r}'
+
+
+def pictures(line, rng, scenes, sounds, talk):
+    for i in range(EXAMPLES):
+        sample = scenes.sample(rng, variety=float(i % 2), n_questions=5, as_file=True)
+        yield from questions(line, [image_part(sample.pictures[0], ('PNG', 'JPEG')[i % 2])], sample)
+
+
+def tones(line, rng, scenes, sounds, talk):
+    for _ in range(EXAMPLES):
+        sample = sounds.sample(rng)
+        yield from questions(line, [sound(sample.samples)], sample)
+
+
+def text(line, rng, scenes, sounds, talk):
+    for _ in range(EXAMPLES):
+        sample = talk.sample(rng, branches=5)
+        if '<|turn>system' not in sample.start:
+            yield from questions(line, [], sample)
+
+
+def declared(tool):
+    properties = {}
+    for name, p in tool['parameters'].items():
+        properties[name] = {k: v.lower() if k == 'type' else v for k, v in p.items()}
+    parameters = {'type': 'object', 'properties': properties, 'required': tool['required']} if properties else None
+    return {'type': 'function', 'function': {'name': tool['name'], 'description': tool['description'],
+                                             **({'parameters': parameters} if parameters else {})}}
+
+
+def tools(line, rng, scenes, sounds, talk):
+    for i in range(EXAMPLES):
+        made = talk.some_tools(rng, 1 + i % 3)
+        for tool, question in made:
+            words, arguments = question()
+            message = ask(line, words, tools=[declared(t) for t, _ in made])
+            calls = [(c['function']['name'], json.loads(c['function']['arguments']))
+                     for c in message.get('tool_calls') or []]
+            yield calls == [(tool['name'], arguments)], f'{words} -> {calls}, not {arguments}'
+
+
+@pytest.mark.parametrize('task', [pictures, tones, text, tools], ids=lambda t: t.__name__)
+def test_demo_model(demo, generators, task):
+    with open(os.path.join(DEMO, 'figures.json')) as f:
+        figure = json.load(f)[task.__name__]
+    results = list(task(demo, *generators))
+    wrong = [why for ok, why in results if not ok]
+    share = 1 - len(wrong) / len(results)
+    print(f'{task.__name__}: {share:.3f} of {len(results)} exact (seed {SEED}; the card says {figure})')
+    for why in wrong[:8]:
+        print('  ', why)
+    assert share >= figure - MARGIN
