@@ -22,13 +22,10 @@ STAGES = ("ingest", "encode", "infer", "format")
 
 
 def gateway_program():
-    folder = os.environ.get("MILLRACE_BIN")
-    if folder:
-        return pathlib.Path(folder) / "millrace-gateway"
-    built = sorted(ROOT.glob("build/*/bin/millrace-gateway"), key=lambda p: p.stat().st_mtime)
-    if not built:
-        pytest.skip("millrace-gateway is not built")
-    return built[-1]
+    program = pathlib.Path(os.environ.get("MILLRACE_BIN", ROOT / "build" / "release" / "bin")) / "millrace-gateway"
+    if not program.exists():
+        pytest.skip(f"SKIP: {program} is not built")
+    return program
 
 
 def ids(blob):

@@ -11,11 +11,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 
 def program():
-    folders = [os.environ.get('MILLRACE_BIN')] + [ROOT / 'build' / p / 'bin' for p in ('asan', 'dev', 'release')]
-    for folder in folders:
-        if folder and (pathlib.Path(folder) / 'millrace-ingest').exists():
-            return pathlib.Path(folder) / 'millrace-ingest'
-    pytest.skip('millrace-ingest is not built')
+    found = pathlib.Path(os.environ.get('MILLRACE_BIN', ROOT / 'build' / 'release' / 'bin')) / 'millrace-ingest'
+    if not found.exists():
+        pytest.skip(f'SKIP: {found} is not built')
+    return found
 
 
 class Decoder:
