@@ -1,0 +1,116 @@
+#!/usr/bin/python3
+"""evaluate.py - how often the demo model's greedy answer is exactly the right one, on examples that training never saw.
+
+    ./evaluate.py --files .                                  # model.gguf and mmproj.gguf
+    ./evaluate.py --checkpoint /tmp/demo-train/model.pt      # float weights
+
+An answer counts when every token of it, the end token included, is the first choice after the right ones before: the same
+as comparing the greedy answer, in one pass.  Seeds: training uses 1, 2, …; the default here is 990001.
+"""
+import argparse
+import collections
+import os
+
+for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
+    os.environ.setdefault(name, '1')
+
+import numpy as np                                           # noqa: E402
+import torch                                                 # noqa: E402
+
+import corpus                                                # noqa: E402
+import export                                                # noqa: E402
+import scenes                                                # noqa: E402
+import sounds                                                # noqa: E402
+import talk                                                  # noqa: E402
+from model import Model, masks                               # noqa: E402
+from vocabulary import SUPPRESSED, Vocabulary                # noqa: E402
+
+# name, sample; each prints one line per kind of question
+SETS = {
+    'picture': lambda rng: scenes.sample(rng, variety=0.0, n_questions=7),
+    'picture, any shape of file': lambda rng: scenes.sample(rng, variety=1.0, n_questions=7, as_file=True),
+    'picture, thinking': lambda rng: scenes.sample(rng, thinking=True, n_questions=5),
+    'two pictures': lambda rng: scenes.pair_sample(rng, variety=0.3, as_file=True),
+    'sound': lambda rng: sounds.sample(rng),
+    'sound, thinking': lambda rng: sounds.sample(rng, thinking=True),
+    'text': lambda rng: talk.sample(rng, branches=5),
+    'text, thinking': lambda rng: talk.sample(rng, thinking=True, branches=4),
+    'tools': lambda rng: talk.tool_sample(rng, branches=3),
+    'tools, thinking': lambda rng: talk.tool_sample(rng, thinking=True, branches=3),
+}
+
+
+def load(files=None, checkpoint=None):
+    """(model, vocabulary)"""
+    if files:
+        shape, weights, vocabulary = export.read(files)
+        weights = {k: torch.from_numpy(np.array(v)) for k, v in weights.items()}
+    else:
+        c = torch.load(checkpoint, map_location='cpu')
+        shape, weights, vocabulary = c['shape'], c['model'], Vocabulary(c['merges'])
+        weights = {k: v for k, v in weights.items() if not k.startswith(('hint_heads', 'cover_head', 'early_heads'))}
+    model = Model(len(vocabulary), shape)
+    model.load_state_dict(weights)
+    return model.eval(), vocabulary
+
+
+def rows_of(vocabulary, samples, length):
+    """Trees as rows of one tree each."""
+    rows = corpus.Rows(vocabulary, 0, 1, length)
+    for sample in samples:
+        tree = corpus.Tree(vocabulary, sample, length)
+        if tree.used:
+            rest = [tree]
+            rows.length = len(tree.ids)
+            yield tree, rows.fill(lambda room: rest.pop() if rest else None)
+
+
+@torch.no_grad()
+def first_choices(model, vocabulary, batch):
+    b = {k: torch.from_numpy(v) for k, v in batch.items()}
+    h, _ = model(model.embed(b), model.turns(b['positions']), masks(b, model.shape['window']))
+    z = model.logits(h[0])
+    z[:, [vocabulary.id[s] for s in SUPPRESSED]] = -np.inf
+    return z.argmax(-1).numpy()
+
+
+def measure(model, vocabulary, make, seed, n, show=0):
+    """{kind: [right, all]} over n samples."""
+    rng = np.random.default_rng(seed)
+    score = collections.defaultdict(lambda: [0, 0])
+    for tree, batch in rows_of(vocabulary, (make(rng) for _ in range(n)), 512):
+        chosen, wanted = first_choices(model, vocabulary, batch), batch['targets'][0]
+        for kind, span in tree.spans:
+            at = span.start + np.flatnonzero(wanted[span] >= 0)
+            right = bool((chosen[at] == wanted[at]).all())
+            score[kind][0] += right
+            score[kind][1] += 1
+            if not right and show > 0:
+                show -= 1
+                print('   ', kind, '|', vocabulary.decode(batch['ids'][0][span])[:150].replace('\n', '/'), '|',
+                      vocabulary.decode(chosen[at])[:150].replace('\n', '/'))
+    return score
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--files', help='folder with model.gguf and mmproj.gguf')
+    ap.add_argument('--checkpoint')
+    ap.add_argument('--samples', type=int, default=150, help='per set')
+    ap.add_argument('--seed', type=int, default=990001)
+    ap.add_argument('--only', help='sets whose name begins so')
+    ap.add_argument('--show', type=int, default=0, help='so many mistakes per set')
+    a = ap.parse_args()
+    torch.set_num_threads(1)
+    model, vocabulary = load(a.files or (None if a.checkpoint else '.'), a.checkpoint)
+    for name, make in SETS.items():
+        if a.only and not name.startswith(a.only):
+            continue
+        score = measure(model, vocabulary, make, a.seed, a.samples, a.show)
+        right, asked = np.sum(list(score.values()), axis=0)
+        print(f'{name:28} {100 * right / asked:5.1f} % of {asked}:  '
+              + ', '.join(f'{k} {100 * r / n:.1f} ({n})' for k, (r, n) in sorted(score.items())), flush=True)
+
+
+if __name__ == '__main__':
+    main()

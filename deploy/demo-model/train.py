@@ -1,0 +1,181 @@
+#!/usr/bin/python3
+"""train.py - trains the demo model on the CPU, from nothing or from a checkpoint.
+
+    OPENBLAS_CORETYPE=HASWELL nice -n 19 ./train.py --minutes 90 --checkpoint /tmp/demo-train/model.pt
+    ./train.py --minutes 10 --checkpoint again.pt --fresh
+
+One thread, seeded; what the clock decides is only where the learning rate falls.  Answers are learned, prompts are not;
+extra heads (kind, colour, size and rank of what a tile shows; key and number of what a frame lets hear) help the
+lower layers along and are left out of the files.  Started again, it goes on from the checkpoint.
+"""
+import argparse
+import math
+import os
+import signal
+import time
+
+for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS'):
+    os.environ.setdefault(name, '1')
+
+import numpy as np                                           # noqa: E402
+import torch                                                 # noqa: E402
+import torch.nn.functional as F                              # noqa: E402
+
+import corpus                                                # noqa: E402
+import fast                                                  # noqa: E402
+import model as model_module                                 # noqa: E402
+from model import Model                                      # noqa: E402
+from vocabulary import Vocabulary                            # noqa: E402
+
+
+class Muon:
+    """Momentum whose direction is made orthogonal (three Newton-Schulz steps), for the matrices inside the layers."""
+
+    def __init__(self, model, momentum=0.95):
+        self.groups = {}                                     # matrices of one shape are turned together
+        for i, layer in enumerate(model.layers):
+            for p in layer.parameters():
+                if p.dim() == 2:
+                    self.groups.setdefault((i <= model.hint_layer, *p.shape), []).append(p)
+        self.momentum = momentum
+        self.state = {key: torch.zeros(len(g), *key[1:]) for key, g in self.groups.items()}
+
+    @torch.no_grad()
+    def step(self, rate, decay):
+        for key, group in self.groups.items():
+            if group[0].grad is None:                        # the upper layers, when only hints are learned
+                continue
+            shape, gradient = key[1:], torch.stack([p.grad for p in group])
+            m = self.state[key].lerp_(gradient, 1 - self.momentum)
+            g = gradient.lerp(m, self.momentum)
+            tall = shape[0] > shape[1]
+            x = g.transpose(1, 2) if tall else g
+            x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+            for _ in range(3):
+                a = x @ x.transpose(1, 2)
+                x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+            x = x.transpose(1, 2) if tall else x
+            size = rate * math.sqrt(max(1.0, shape[0] / shape[1]))
+            for p, step in zip(group, x):
+                p.mul_(1 - rate * decay).sub_(step, alpha=size)
+
+
+def loss_of(model, batch, hints_only=False):
+    """Next-token loss of the answers, and the hint losses by kind."""
+    b = {k: torch.from_numpy(v) for k, v in batch.items()}
+    h, seen = model(model.embed(b), model.turns(b['positions']), [b['see_sliding'], b['see_full']],
+                    hints_only=hints_only)
+    targets, answers = b['targets'].reshape(-1), torch.zeros(())
+    if not hints_only:
+        at = (targets >= 0).nonzero()[:, 0]
+        answers = F.cross_entropy(model.logits(h.view(len(targets), -1)[at]), targets[at])
+    hints, seen = {}, [x.view(len(targets), -1) for x in seen]
+    for kind, sizes in model.hint_classes.items():
+        if kind + '_values' in b:
+            parts = model.hint_heads[kind](seen[-1][b[kind + '_slots']]).split(list(sizes), -1)
+            hints[kind] = [F.cross_entropy(p, b[kind + '_hints'][:, i]) for i, p in enumerate(parts)]
+    if 'image_values' in b:
+        slots = b['image_slots']
+        hints['cover'] = [F.binary_cross_entropy_with_logits(model.cover_head(seen[0][slots]), b['image_cover'])]
+        hints['early'] = [F.cross_entropy(head(x[slots]), b['image_hints'][:, 0])
+                          for head, x in zip(model.early_heads, seen)]
+    return answers, hints
+
+
+def rate_at(step, progress, peak):
+    """Rises for 100 steps, stays, and falls to nothing over the second half of the time."""
+    return peak * min(1, (step + 1) / 100) * min(1, (1 - progress) / 0.5 + 1e-3)
+
+
+def save(path, model, muon, adam, vocabulary, step, seconds, tokens):
+    torch.save(dict(model=model.state_dict(), muon=muon.state, adam=adam.state_dict(), shape=model.shape,
+                    merges=vocabulary.merges, step=step, seconds=seconds, tokens=tokens,
+                    hint_classes=model.hint_classes), path + '.new')
+    os.replace(path + '.new', path)
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--checkpoint', default='model.pt')
+    ap.add_argument('--minutes', type=float, default=10, help='of this run')
+    ap.add_argument('--fresh', action='store_true', help='do not go on from the checkpoint')
+    ap.add_argument('--from-progress', type=float, default=0.0, help='where in the schedule this run starts (0 to 1)')
+    ap.add_argument('--until', type=float, default=1.0, help='where in the schedule this run ends')
+    ap.add_argument('--seed', type=int, default=1)
+    ap.add_argument('--rows', type=int, default=8)
+    ap.add_argument('--length', type=int, default=256)
+    ap.add_argument('--rate', type=float, default=0.02, help='of the matrices (Muon)')
+    ap.add_argument('--adam-rate', type=float, default=3e-3, help='of all else')
+    ap.add_argument('--hints', type=float, default=0.5, help='weight of the extra heads')
+    ap.add_argument('--silent', type=int, default=0,
+                    help='so many batches of pictures and sounds without questions before each other one: a fast start')
+    ap.add_argument('--only', help='task=share,task=share: a probe of these tasks')
+    ap.add_argument('--layers')
+    ap.add_argument('--width', type=int)
+    ap.add_argument('--ff', type=int)
+    a = ap.parse_args()
+    torch.set_num_threads(1)
+    model_module.FAST = fast
+    torch.manual_seed(a.seed)
+    old = torch.load(a.checkpoint) if os.path.exists(a.checkpoint) and not a.fresh else None
+    vocabulary = Vocabulary(old['merges']) if old else corpus.learn_vocabulary()
+    shape = old['shape'] if old else {k: v for k, v in dict(layers=a.layers, width=a.width, ff=a.ff).items() if v}
+    model = Model(len(vocabulary), shape, corpus.HINT_CLASSES)
+    outside = [p for n, p in model.named_parameters() if not (n.startswith('layers') and p.dim() == 2)]
+    muon = Muon(model)
+    adam = torch.optim.Adam(outside, lr=a.adam_rate, betas=(0.9, 0.98), eps=1e-10)
+    step, seconds_before, tokens_seen = 0, 0.0, 0
+    if old:
+        model.load_state_dict(old['model'], strict=False)    # a new extra head may start from nothing
+        muon.state = old['muon']
+        adam.load_state_dict(old['adam'])
+        step, seconds_before, tokens_seen = old['step'], old['seconds'], old['tokens']
+    shares = {k: float(v) for k, v in (p.split('=') for p in a.only.split(','))} if a.only else None
+    rows = corpus.Rows(vocabulary, [a.seed, step], a.rows, a.length, shares)
+    silent = corpus.Rows(vocabulary, [a.seed, step, 1], 2 * a.rows, 146, dict(picture=0.9, sound=0.1),
+                         corpus.draw_silent)
+    print(f'{sum(p.numel() for p in model.parameters()):,} parameters, {len(vocabulary)} pieces, from step {step}',
+          flush=True)
+    stop = []
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
+    begin = saved = said = time.time()
+    recent, drawing, tokens_said = {}, 0.0, tokens_seen
+    while True:
+        now = time.time()
+        part = min(1.0, (now - begin) / (60 * a.minutes))
+        progress = a.from_progress + (a.until - a.from_progress) * part
+        t = time.process_time()
+        hints_only = step % (a.silent + 1) > 0
+        batch = (silent if hints_only else rows).batch(progress)
+        drawing += time.process_time() - t
+        answers, hints = loss_of(model, batch, hints_only)
+        extra = sum(sum(parts) / len(parts) for parts in hints.values())
+        (answers + a.hints * extra).backward()
+        scale = rate_at(step, progress, 1.0)
+        torch.nn.utils.clip_grad_norm_(outside, 1.0)
+        muon.step(a.rate * scale, 0.05)
+        for group in adam.param_groups:
+            group['lr'] = a.adam_rate * scale
+        adam.step()
+        model.zero_grad(set_to_none=True)
+        step += 1
+        tokens_seen += int((batch['tree'] >= 0).sum())
+        for kind, parts in (hints if hints_only else dict(hints, loss=[answers])).items():
+            recent.setdefault(kind, []).append([p.item() for p in parts])
+        if now - said > 20 or part >= 1:
+            means = ' '.join(f'{kind} ' + ' '.join(f'{m:.3f}' for m in np.mean(v, 0)) for kind, v in
+                             sorted(recent.items()))
+            new = tokens_seen - tokens_said
+            print(f'{time.strftime("%H:%M:%S")} step {step} progress {progress:.3f} tokens {tokens_seen / 1e6:.2f} M '
+                  f'{means} | {new / (now - said):.0f} tokens/s, drawing {100 * drawing / (now - said):.0f}%', flush=True)
+            recent, drawing, said, tokens_said = {}, 0.0, now, tokens_seen
+        if now - saved > 120 or part >= 1 or stop:
+            save(a.checkpoint, model, muon, adam, vocabulary, step, seconds_before + now - begin, tokens_seen)
+            saved = now
+        if part >= 1 or stop:
+            print(f'stopped at progress {progress:.3f}')
+            return
+
+
+if __name__ == '__main__':
+    main()
