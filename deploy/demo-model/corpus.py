@@ -12,7 +12,7 @@ import sounds
 import talk
 from vocabulary import SPACE, Vocabulary, learn_merges
 
-HINT_CLASSES = {'image': (5, 7, 3, 5), 'audio': (20, 7)}
+HINT_CLASSES = {'image': (5, 7, 3, 5, 10), 'audio': (20, 7)}
 
 
 def text_of(sample):
@@ -51,14 +51,14 @@ def common_words():
 
 def mixture(progress):
     """Shares of the kinds of samples, by the tokens they take; progress runs from 0 to 1."""
-    return dict(picture=0.42, sound=0.13, text=0.18, tools=0.27)
+    return dict(picture=0.50, sound=0.10, text=0.15, tools=0.25)
 
 
 def draw(rng, task, progress):
     thinking = rng.random() < 0.07
     if task == 'picture':
         return scenes.sample(rng, variety=0.0 if progress < 0.25 else 0.2, thinking=thinking,
-                             n_questions=7)
+                             n_questions=10)
     if task == 'pair':
         return scenes.pair_sample(rng, variety=0.3)
     if task == 'sound':
@@ -86,7 +86,7 @@ class Tree:
             kind, n = medium['kind'], len(medium['values'])
             self.media.append((len(ids) + 1, medium))        # its first slot
             ids += [vocabulary.id[f'<|{kind}>']] + [vocabulary.id[f'<|{kind}|>']] * n + [vocabulary.id[f'<{kind}|>']]
-        self.ids, self.targets = list(ids), [-1] * len(ids)
+        self.ids, self.targets, self.weights = list(ids), [-1] * len(ids), [0.0] * len(ids)
         self.positions, self.branch = list(range(len(ids))), [0] * len(ids)
         start, used, self.spans = len(ids), 0, []
         for kind, parts in sample.branches:
@@ -99,6 +99,8 @@ class Tree:
             wanted = [i if ours else -1 for piece, ours in encoded for i in piece]
             self.ids += branch
             self.targets += wanted[1:] + [-1]                # at each token: the next one, where it is the model's
+            ours = sum(w >= 0 for w in wanted)
+            self.weights += [ours ** -0.5] * len(branch)     # or short answers would hardly count
             self.positions += range(start, start + len(branch))
             self.branch += [used] * len(branch)
         self.used = used
@@ -154,7 +156,7 @@ class Rows:
         """next_tree(room): a tree of at most that many tokens, or None when the row is to end."""
         shape = self.rows, self.length
         out = dict(ids=np.zeros(shape, np.int64), targets=np.full(shape, -1), positions=np.zeros(shape, np.int64),
-                   tree=np.full(shape, -1), branch=np.full(shape, -1), image=np.full(shape, -1))
+                   weights=np.zeros(shape, np.float32), tree=np.full(shape, -1), branch=np.full(shape, -1), image=np.full(shape, -1))
         places = np.arange(self.length, dtype=np.int32)
         see = np.zeros((2, *shape, 4), np.int32)             # padding sees itself
         see[..., 2], see[..., 3] = places, places + 1
@@ -169,7 +171,7 @@ class Rows:
                 span = slice(at, at + len(t.ids))
                 out['ids'][row, span], out['targets'][row, span] = t.ids, t.targets
                 out['positions'][row, span], out['branch'][row, span] = t.positions, t.branch
-                out['tree'][row, span] = trees
+                out['tree'][row, span], out['weights'][row, span] = trees, t.weights
                 see[:, row, span] = t.see + np.int32(at)
                 for first, medium in t.media:
                     media[medium['kind']].append((row * self.length + at + first, medium))

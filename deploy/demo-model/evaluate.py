@@ -82,13 +82,18 @@ def measure(model, vocabulary, make, seed, n, show=0):
         chosen, wanted = first_choices(model, vocabulary, batch), batch['targets'][0]
         for kind, span in tree.spans:
             at = span.start + np.flatnonzero(wanted[span] >= 0)
-            right = bool((chosen[at] == wanted[at]).all())
-            score[kind][0] += right
-            score[kind][1] += 1
-            if not right and show > 0:
-                show -= 1
-                print('   ', kind, '|', vocabulary.decode(batch['ids'][0][span])[:150].replace('\n', '/'), '|',
-                      vocabulary.decode(chosen[at])[:150].replace('\n', '/'))
+            runs = np.split(at, np.flatnonzero(np.diff(at) > 1) + 1)     # one per answer
+            parts = [(kind, runs[-1])]
+            if kind == 'call':
+                parts = [(kind, runs[0])] + [('tool said', run) for run in runs[1:]]
+            for part, at in parts:
+                right = bool((chosen[at] == wanted[at]).all())
+                score[part][0] += right
+                score[part][1] += 1
+                if not right and show > 0:
+                    show -= 1
+                    print('   ', part, '|', vocabulary.decode(batch['ids'][0][span])[:150].replace('\n', '/'), '|',
+                          vocabulary.decode(chosen[at])[:150].replace('\n', '/'))
     return score
 
 

@@ -139,15 +139,16 @@ def tiles(picture):
 IGNORED = -100
 
 
-def hints(things, owner):
-    """What each tile shows, for the training's extra heads: int [n][4] (kind, colour, size, rank), 0 for nothing."""
+def hints(things, owner, size):
+    """What each tile shows, for the training's extra heads: int [n][5] (kind, colour, size, rank, place), 0: nothing."""
     a, m = np.asarray(owner)[CELL // 2::CELL, CELL // 2::CELL], SIDE // CELL
     gh, gw = a.shape[0] // m, a.shape[1] // m
     blocks = a.reshape(gh, m, gw, m).transpose(0, 2, 1, 3).reshape(gh * gw, -1)
     share = np.stack([(blocks == i + 1).mean(1) for i in range(len(things))], 1)
     best, most = share.argmax(1), share.max(1)
     labels = np.array([(1 + KINDS.index(t.kind), 1 + list(COLOURS).index(t.colour),
-                        1 + list(SIZES).index(t.size), 1 + i) for i, t in enumerate(things)])
+                        1 + list(SIZES).index(t.size), 1 + i,
+                        1 + sum(PLACES, []).index(place_of(t, *size))) for i, t in enumerate(things)])
     out = np.where((most > 0.15)[:, None], labels[best], 0)
     out[(most > 0.03) & (most <= 0.15)] = IGNORED
     return out
@@ -255,8 +256,8 @@ def ask_there(rng, things, size):
     return q, 'yes' if yes else 'no', 'there'
 
 
-QUESTIONS = [(ask_what, 0.30), (ask_count, 0.2), (ask_where, 0.22), (ask_colour, 0.10), (ask_size, 0.06),
-             (ask_there, 0.12)]
+QUESTIONS = [(ask_what, 0.04), (ask_count, 0.26), (ask_where, 0.30), (ask_colour, 0.12), (ask_size, 0.10),
+             (ask_there, 0.18)]
 
 
 def questions(rng, things, size, n, first=None):
@@ -280,7 +281,7 @@ def sample(rng, n_things=None, variety=0.0, n_questions=7, thinking=False, as_fi
     values, places = tiles(picture)
     size = picture.height, picture.width
     s = Sample('picture', '<bos>' + system(thinking=thinking) + '<|turn>user\n',
-               [dict(kind='image', values=values, places=places, hints=hints(things, owner), cover=cover(owner))])
+               [dict(kind='image', values=values, places=places, hints=hints(things, owner, size), cover=cover(owner))])
     s.pictures = [picture]
     for q, a, kind in questions(rng, things, size, n_questions, ask_what) if n_questions else []:
         if thinking and kind != 'what':
@@ -330,7 +331,7 @@ def pair_sample(rng, variety=0.0, n_questions=6, as_file=None):
     for _ in range(2):
         picture, things, owner = draw_scene(rng, int(rng.integers(1, 4)), variety, as_file)
         values, places = tiles(picture)
-        s.media.append(dict(kind='image', values=values, places=places, hints=hints(things, owner), cover=cover(owner)))
+        s.media.append(dict(kind='image', values=values, places=places, hints=hints(things, owner, (picture.height, picture.width)), cover=cover(owner)))
         s.pictures.append(picture)
         scenes.append(things)
     asked = set()

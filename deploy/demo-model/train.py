@@ -68,7 +68,9 @@ def loss_of(model, batch, hints_only=False):
     targets, answers = b['targets'].reshape(-1), torch.zeros(())
     if not hints_only:
         at = (targets >= 0).nonzero()[:, 0]
-        answers = F.cross_entropy(model.logits(h.view(len(targets), -1)[at]), targets[at])
+        weights = b['weights'].reshape(-1)[at]
+        each = F.cross_entropy(model.logits(h.view(len(targets), -1)[at]), targets[at], reduction='none')
+        answers = (each * weights).sum() / weights.sum()
     hints, seen = {}, [x.view(len(targets), -1) for x in seen]
     for kind, sizes in model.hint_classes.items():
         if kind + '_values' in b:
