@@ -51,7 +51,7 @@ def common_words():
 
 def mixture(progress):
     """Shares of the kinds of samples, by the tokens they take; progress runs from 0 to 1."""
-    return dict(picture=0.50, sound=0.10, text=0.15, tools=0.25)
+    return dict(picture=0.50, sound=0.08, text=0.17, tools=0.25)
 
 
 def draw(rng, task, progress):

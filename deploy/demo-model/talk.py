@@ -64,6 +64,9 @@ WORDS = ('apple bread river stone cloud table chair window garden street music l
          'yes no up down left right stop go open close start end today tomorrow Monday Tuesday Wednesday Thursday '
          'Friday Saturday Sunday January March April May June July August October one two three four five six seven '
          'eight nine ten zero hello world').split()
+# Their pieces hold the space before them (vocabulary.py), so copying them is something else.
+OTHERS = ('red green blue yellow purple orange circle square triangle small big the a is are what how you me picture '
+          'sound key tone I it on in and model').split()
 CITIES = ('Oslo Paris Berlin London Rome Madrid Vienna Prague Dublin Lisbon Athens Warsaw Helsinki Stockholm Tokyo '
           'Kyoto Cairo Lima Boston Chicago Toronto Sydney Delhi Seoul Bern Hamburg Munich Milan Porto Riga').split()
 NAMES = ('Anna Ben Clara David Emma Felix Greta Hugo Ida Jonas Kim Lena Max Nora Otto Paula Rosa Sam Tina Viktor '
@@ -79,6 +82,8 @@ def made_up(rng, capital=False):
 
 
 def random_word(rng):
+    if rng.random() < 0.15:
+        return pick(rng, OTHERS)
     r = rng.random()
     return pick(rng, WORDS) if r < 0.6 else made_up(rng, rng.random() < 0.3) if r < 0.85 else str(rng.integers(0, 100))
 
