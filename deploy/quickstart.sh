@@ -33,7 +33,11 @@ echo "all there"
 
 step "build"
 cmake --preset release >/dev/null
-cmake --build --preset release | tail -n 1
+if [ -t 1 ]; then
+    cmake --build --preset release # ninja keeps one line up to date
+else
+    cmake --build --preset release | tail -n 1
+fi
 
 mkdir -p "$state"
 demo=deploy/demo-model

@@ -36,8 +36,18 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo "setup: installing ${#missing[@]} packages: ${missing[*]}"
 log=$(mktemp)
-if ! { "${as_root[@]}" apt-get update && "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+install() {
+    "${as_root[@]}" apt-get update && "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends "${missing[@]}"
+}
+[ ${#as_root[@]} -eq 0 ] || sudo -v # asks for the password here, where it can be seen
+install >"$log" 2>&1 &
+while kill -0 $! 2>/dev/null; do
+    [ ! -t 1 ] || printf '\rsetup: %-70.70s' "$(tail -n 1 "$log" | tr -dc '[:print:]')"
+    sleep 0.3
+done
+[ ! -t 1 ] || echo
+if ! wait $!; then
     tail -n 20 "$log" >&2
     echo "setup: apt-get failed; all of it is in $log" >&2
     exit 1
