@@ -18,7 +18,8 @@ struct forward;
 struct layer {
     const float *attn_norm, *post_attn_norm, *ffn_norm, *post_ffn_norm; /* [width] */
     const float *q_norm, *k_norm;                                       /* [head_dim] */
-    const struct tensor_view *q, *k, *v, *o; /* v NULL: values are the raw keys */
+    const struct tensor_view *q, *k, *v, *o; /* v NULL: values are the raw keys. k, k_norm NULL: a
+                                                drafter's, which looks at its target's */
     const struct tensor_view *gate, *up, *down;
     float scale; /* of the residual stream after the layer */
 };
@@ -53,8 +54,15 @@ struct sequence {
     struct model *model;
     struct kv_line *line;
     size_t length, tokens_max;
+    size_t length_min;        /* that it can be taken back to */
     const struct forward *in; /* the pass that reads it now, or NULL */
 };
+
+/* Make the layers and borrow the weights of all of them, the embedding, the norm and the rotary
+ * frequencies; m has its architecture, weights and hparams. model_close or decoder_clear undoes it,
+ * also when it failed. */
+MUST_CHECK bool decoder_borrow_all(struct model *m, struct status *st);
+void decoder_clear(struct model *m);
 
 /* How far a pass is. `at` counts what is done of the step: output rows of a product, tokens of all
  * else. */

@@ -109,6 +109,14 @@ static bool goes_on(const struct forward *f, size_t r)
     return r > 0 && f->inputs[r].sequence == f->inputs[r - 1].sequence;
 }
 
+/* Room for positions before `end`; what was kept to be taken back goes. */
+static void make_room(struct sequence *s, size_t end)
+{
+    s->length_min = s->length;
+    kv_line_trim(s->line, s->length, s->length);
+    kv_line_extend(s->line, end);
+}
+
 static void take_inputs(struct forward *f, const struct model_input *inputs, size_t n)
 {
     f->n = n;
@@ -119,6 +127,7 @@ static void take_inputs(struct forward *f, const struct model_input *inputs, siz
         size_t position = goes_on(f, r) ? (size_t)f->positions[r - 1] + 1 : s->length;
         assert(goes_on(f, r) ? s->in == f : s->in == NULL);
         assert(position < s->tokens_max);
+        assert(inputs[r].logits || !inputs[r].hidden);
         assert(inputs[r].soft ||
                (inputs[r].id >= 0 && (size_t)inputs[r].id < f->model->hp.vocabulary));
         s->in = f;
@@ -129,8 +138,9 @@ static void take_inputs(struct forward *f, const struct model_input *inputs, siz
         bool same = r + 1 < n && goes_on(f, r + 1) && inputs[r].block == inputs[r + 1].block;
         size_t end = same ? f->block_end[r + 1] : (size_t)f->positions[r] + 1;
         f->block_end[r] = inputs[r].block >= 0 ? end : 0;
-        if (r + 1 == n || !goes_on(f, r + 1))
-            kv_line_extend(inputs[r].sequence->line, (size_t)f->positions[r] + 1);
+        if (r + 1 < n && goes_on(f, r + 1))
+            continue;
+        make_room(inputs[r].sequence, (size_t)f->positions[r] + 1);
     }
 }
 
@@ -208,6 +218,12 @@ static void head_begin(struct forward *f)
         if (f->inputs[r].logits)
             memcpy(f->branch + k++ * width, f->x + r * width, width * sizeof *f->x);
     ops_rmsnorm(m->ops, f->branch, f->branch, m->norm, k, width, m->hp.eps);
+    k = 0;
+    for (size_t r = 0; r < f->n; r++) {
+        if (f->inputs[r].hidden)
+            memcpy(f->inputs[r].hidden, f->branch + k * width, width * sizeof *f->x);
+        k += f->inputs[r].logits != NULL;
+    }
     activations_set(f->act, f->branch, k, width);
     f->head = true;
     f->cursor.at = 0;
@@ -251,18 +267,31 @@ static void suppress(const struct forward *f)
 
 /* ---- advance */
 
+/* Row r is read. Rows behind the first one that gives logits may be taken back: they can be drafts
+ * that the logits do not agree with. */
+static void count(struct forward *f, size_t r)
+{
+    struct sequence *s = f->inputs[r].sequence;
+    bool first = r == 0 || !goes_on(f, r) || !f->inputs[r - 1].logits;
+
+    s->length = (size_t)f->positions[r] + 1;
+    if (first || s->length_min + SEQUENCE_BACK_MAX < s->length)
+        s->length_min = first ? s->length : s->length - SEQUENCE_BACK_MAX;
+}
+
 /* Leave the sequences; with `read`, they have grown by their rows. */
 static void leave(struct forward *f, bool read)
 {
     for (size_t r = 0; r < f->n; r++) {
-        struct sequence *s = f->inputs[r].sequence;
-        s->in = NULL;
+        f->inputs[r].sequence->in = NULL;
         if (read)
-            s->length = (size_t)f->positions[r] + 1;
+            count(f, r);
     }
-    for (size_t r = 0; r < f->n; r++)
+    for (size_t r = 0; r < f->n; r++) {
+        struct sequence *s = f->inputs[r].sequence;
         if (r + 1 == f->n || !goes_on(f, r + 1))
-            kv_line_trim(f->inputs[r].sequence->line, f->inputs[r].sequence->length);
+            kv_line_trim(s->line, s->length, read ? s->length_min : s->length);
+    }
     f->active = false;
 }
 

@@ -29,6 +29,8 @@ static bool borrow_vectors(struct model *m, size_t i, struct status *st)
 
     for (size_t v = 0; v < sizeof vectors / sizeof vectors[0]; v++) {
         char name[64];
+        if (vectors[v].out == &layer->k_norm && m->hp.width_out > 0)
+            continue;
         (void)snprintf(name, sizeof name, "blk.%zu.%s.weight", i, vectors[v].name);
         if (!weights_borrow_f32(m->weights, name, vectors[v].n, vectors[v].out, st))
             return false;
@@ -57,6 +59,8 @@ static bool borrow(struct model *m, size_t i, struct status *st)
     for (size_t t = 0; t < sizeof matrices / sizeof matrices[0]; t++) {
         char name[64];
         if (matrices[t].view == &layer->v && !shape->value_own)
+            continue;
+        if (matrices[t].view == &layer->k && m->hp.width_out > 0)
             continue;
         (void)snprintf(name, sizeof name, "blk.%zu.%s.weight", i, matrices[t].name);
         if (!decoder_borrow(m, name, matrices[t].in, matrices[t].out, matrices[t].view, st))

@@ -97,11 +97,25 @@ static bool refuse(struct reader *r, const char *name, const char *what, struct 
     return true;
 }
 
+/* A drafter has no keys and values of its own: it shares those of the model it drafts for. */
+static bool read_drafter(struct reader *r, struct hparams *hp, struct status *st)
+{
+    const char *shared = "attention.shared_kv_layers";
+    size_t layers = 0;
+
+    hp->width_out = 0;
+    if (!weights_has(r->w, key_of(r, "embedding_length_out")))
+        return refuse(r, shared, "layers that share keys and values", st);
+    if (!read_size(r, "embedding_length_out", 1, HPARAMS_WIDTH_MAX, &hp->width_out, st))
+        return false;
+    return !weights_has(r->w, key_of(r, shared)) ||
+           read_size(r, shared, hp->layers, hp->layers, &layers, st);
+}
+
 static bool refuse_variants(struct reader *r, struct status *st)
 {
     return refuse(r, "expert_count", "layers with experts", st) &&
-           refuse(r, "embedding_length_per_layer_input", "per-layer embeddings", st) &&
-           refuse(r, "attention.shared_kv_layers", "layers that share keys and values", st);
+           refuse(r, "embedding_length_per_layer_input", "per-layer embeddings", st);
 }
 
 /* Which layers slide: a flag per layer, or (older files) the period of the full ones. */
@@ -287,6 +301,7 @@ static bool read_all(struct reader *r, struct hparams *hp, struct status *st)
         return false;
     return refuse_variants(r, st) &&
            read_size(r, "block_count", 1, HPARAMS_LAYERS_MAX, &hp->layers, st) &&
+           read_drafter(r, hp, st) &&
            read_size(r, "embedding_length", 1, HPARAMS_WIDTH_MAX, &hp->width, st) &&
            read_size(r, "context_length", 1, HPARAMS_CONTEXT_MAX, &hp->context, st) &&
            read_size(r, "attention.head_count", 1, HPARAMS_HEADS_MAX, &hp->heads, st) &&

@@ -24,10 +24,11 @@ struct hparams_layer {
 struct hparams {
     char arch[32]; /* prefix of the keys: "gemma4" */
     size_t layers, width, ff, heads, vocabulary;
-    size_t context; /* positions the model was made for */
-    size_t window;  /* keys a sliding layer sees, the query's own included; 0: no such layer */
-    float eps;      /* of every RMS norm */
-    float soft_cap; /* of the logits; 0: none */
+    size_t context;   /* positions the model was made for */
+    size_t width_out; /* of a drafter: the width of the model it drafts for; else 0 */
+    size_t window;    /* keys a sliding layer sees, the query's own included; 0: no such layer */
+    float eps;        /* of every RMS norm */
+    float soft_cap;   /* of the logits; 0: none */
     float theta_full, theta_sliding; /* bases of the rotary wavelengths */
     size_t n_suppressed;
     int32_t suppressed[HPARAMS_SUPPRESSED_MAX]; /* ids whose logits mean nothing, ascending */
@@ -36,6 +37,7 @@ struct hparams {
 
 /* Read the metadata of architecture `arch` and check them against each other and against the
  * tensors there are (spec weights.md section 3.1). STATUS_UNSUPPORTED, in words: experts, per-layer
- * embeddings, shared KV layers, layers of different MLP width. *out is untouched on failure. */
+ * embeddings, shared KV layers (of a drafter: any that are not), layers of different MLP width.
+ * *out is untouched on failure. */
 MUST_CHECK bool hparams_read(struct hparams *out, const struct weights *w, const char *arch,
                              struct status *st);

@@ -305,11 +305,11 @@ const void *const *kv_line_values(const struct kv_line *line, size_t layer)
     return line->values + layer * line->n_pages;
 }
 
-void kv_line_trim(struct kv_line *line, size_t length)
+void kv_line_trim(struct kv_line *line, size_t length, size_t oldest)
 {
     size_t window = line->kv->hp->window;
-    /* A query at `length` sees keys from length - window + 1 on. */
-    size_t seen = length >= window ? (length + 1 - window) / KV_PAGE_TOKENS : 0;
+    /* A query at `oldest` sees keys from oldest - window + 1 on. */
+    size_t seen = oldest >= window ? (oldest + 1 - window) / KV_PAGE_TOKENS : 0;
 
     for (size_t kind = 0; kind < KV_KINDS; kind++)
         while (line->end[kind] > pages_of(length) && line->end[kind] > line->first[kind])

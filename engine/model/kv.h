@@ -54,6 +54,6 @@ void kv_line_write(struct kv_line *line, size_t layer, size_t position, const fl
 const void *const *kv_line_keys(const struct kv_line *line, size_t layer);
 const void *const *kv_line_values(const struct kv_line *line, size_t layer);
 
-/* Let go of pages that only hold positions from `length` on, or that no query at `length` or later
- * can see. */
-void kv_line_trim(struct kv_line *line, size_t length);
+/* Let go of pages that only hold positions from `length` on, or that no query at `oldest` or later
+ * can see; oldest <= length, and less when the line may yet be taken back to it. */
+void kv_line_trim(struct kv_line *line, size_t length, size_t oldest);

@@ -97,7 +97,7 @@ static bool make_frequencies(struct model *m, struct status *st)
     return true;
 }
 
-static bool borrow_weights(struct model *m, struct status *st)
+bool decoder_borrow_all(struct model *m, struct status *st)
 {
     const struct hparams *hp = &m->hp;
 
@@ -121,7 +121,8 @@ bool model_open(struct model **out, const struct weights *w, struct pool *pool,
     m->weights = w;
     m->architecture = find_architecture(w, st);
     if (!m->architecture || !hparams_read(&m->hp, w, m->architecture->name, st) ||
-        !check_heads(&m->hp, st) || !check_options(&m->hp, options, st) || !borrow_weights(m, st))
+        !check_heads(&m->hp, st) || !check_options(&m->hp, options, st) ||
+        !decoder_borrow_all(m, st))
         goto fail;
     m->embedding_scale = sqrtf((float)m->hp.width);
     m->context_max = options->context_max;
@@ -136,6 +137,13 @@ fail:
     return false;
 }
 
+void decoder_clear(struct model *m)
+{
+    for (size_t kind = 0; kind < 2; kind++)
+        heap_free(m->frequencies[kind]);
+    heap_free(m->layer);
+}
+
 void model_close(struct model *m)
 {
     if (!m)
@@ -143,9 +151,7 @@ void model_close(struct model *m)
     kv_free(m->kv);
     if (m->ops)
         ops_free(m->ops);
-    for (size_t kind = 0; kind < 2; kind++)
-        heap_free(m->frequencies[kind]);
-    heap_free(m->layer);
+    decoder_clear(m);
     heap_free(m);
 }
 
@@ -193,4 +199,12 @@ void sequence_free(struct sequence *s)
 size_t sequence_length(const struct sequence *s)
 {
     return s->length;
+}
+
+void sequence_take_back(struct sequence *s, size_t length)
+{
+    assert(!s->in);
+    assert(length >= s->length_min && length <= s->length);
+    s->length = s->length_min = length;
+    kv_line_trim(s->line, length, length);
 }

@@ -36,11 +36,19 @@ MUST_CHECK bool sequence_new(struct sequence **out, struct model *m, size_t toke
 void sequence_free(struct sequence *s);
 size_t sequence_length(const struct sequence *s); /* tokens read so far */
 
+/* Forget the tokens from position `length` on. It must lie behind the first row of the sequence's
+ * last pass that asked for logits, and at most SEQUENCE_BACK_MAX tokens back; and no pass may be
+ * under way. Reads on as if they had never been there. */
+#define SEQUENCE_BACK_MAX 32
+void sequence_take_back(struct sequence *s, size_t length);
+
 /* A token, or a soft slot, to be read next. */
 struct model_input {
     struct sequence *sequence;
     const float *soft; /* [width] of a soft slot: taken as it is, not scaled */
     float *logits; /* [vocabulary] to be filled, soft-capped, suppressed ids -infinity; or NULL */
+    float *hidden; /* [width] to be filled beside the logits: the normed stream they are made from,
+                      which a drafter begins with; or NULL */
     int32_t id;    /* of a token; ignored when soft is there */
     int32_t block; /* -1; slots of one picture share a number >= 0 and must be in one forward */
 };

@@ -239,10 +239,84 @@ static void test_window_pages(void **state)
     golden_model_close(&m);
 }
 
+/* Reads up to nine rows, of which all behind a random one are wrong, and takes those back. */
+static size_t read_and_take_back(struct forward *f, struct prompt *p, size_t at, uint32_t *random)
+{
+    struct model_input inputs[9];
+    struct sequence *s = p->inputs[0].sequence;
+    size_t n = 1 + next_random(random) % 9, right = 1 + next_random(random) % n;
+
+    n = at + n > N ? N - at : n;
+    right = right < n ? right : n;
+    for (size_t i = 0; i < n; i++) {
+        inputs[i] = p->inputs[at + i];
+        if (i >= right)
+            inputs[i].id = (int32_t)i;
+    }
+    forward_begin(f, inputs, n);
+    /* A pass that was given up takes nothing with it. */
+    if (next_random(random) % 4 == 0) {
+        (void)forward_advance(f, 0);
+        forward_abandon(f);
+        forward_begin(f, inputs, n);
+    }
+    while (!forward_advance(f, 0))
+        continue;
+    sequence_take_back(s, at + right);
+    assert_int_equal(sequence_length(s), at + right);
+    return right;
+}
+
+/* What was read and taken back leaves no trace: in windows, page borders, or another sequence. */
+static void test_take_back(void **state)
+{
+    struct golden_model m;
+    struct prompt p[2];
+    struct sequence *s[2] = {NULL, NULL};
+    struct status st = {0};
+    float *expected[2], *logits[2];
+    size_t at[2] = {0, 0}, vocabulary;
+    uint32_t random = 11;
+
+    (void)state;
+    print_message("    seed %u\n", random);
+    golden_model_open(&m, "models/nano-q4_0.gguf", false, 1);
+    vocabulary = model_hparams(m.model)->vocabulary;
+    struct forward *f = forward_new(m.model, 9);
+    for (size_t k = 0; k < 2; k++) {
+        make_prompt(&p[k], m.model, (uint32_t)k);
+        for (size_t i = 0; i < N; i++) {
+            p[k].inputs[i].soft = NULL;
+            p[k].inputs[i].block = -1;
+        }
+        expected[k] = whole(m.model, &p[k]);
+        logits[k] = heap_array(float, N *vocabulary);
+        assert_true(sequence_new(&s[k], m.model, N, &st));
+        for (size_t i = 0; i < N; i++) {
+            p[k].inputs[i].sequence = s[k];
+            p[k].inputs[i].logits = logits[k] + i * vocabulary;
+        }
+    }
+    while (at[0] < N || at[1] < N) {
+        size_t k = at[0] == N || (at[1] < N && next_random(&random) % 2);
+        at[k] += read_and_take_back(f, &p[k], at[k], &random);
+    }
+    for (size_t k = 0; k < 2; k++) {
+        assert_memory_equal(logits[k], expected[k], N * vocabulary * sizeof(float));
+        sequence_free(s[k]);
+        heap_free(expected[k]);
+        heap_free(logits[k]);
+        heap_free(p[k].soft);
+    }
+    forward_free(f);
+    golden_model_close(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_window_pages),
+        cmocka_unit_test(test_take_back),
         cmocka_unit_test(test_exact),
         cmocka_unit_test(test_fast),
     };

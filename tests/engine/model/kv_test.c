@@ -121,11 +121,11 @@ static void test_window(void **state)
     for (size_t step = 1; length + step <= 5000; step = step % 300 + 7) {
         kv_line_extend(line, length + step);
         if (step % 2 == 0) {
-            kv_line_trim(line, length); /* given up */
+            kv_line_trim(line, length, length); /* given up */
             continue;
         }
         length += step;
-        kv_line_trim(line, length);
+        kv_line_trim(line, length, length);
         for (size_t page = 0; page < (5000 + 63) / 64; page++) {
             bool full = page * 64 < length;
             bool sliding = full && page * 64 + 63 + hp.window > length;
