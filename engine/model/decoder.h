@@ -55,6 +55,7 @@ struct sequence {
     struct kv_line *line;
     size_t length, tokens_max;
     size_t length_min;        /* that it can be taken back to */
+    size_t mark;              /* sequence_mark; SIZE_MAX: none */
     const struct forward *in; /* the pass that reads it now, or NULL */
 };
 

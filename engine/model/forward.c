@@ -114,7 +114,7 @@ static void make_room(struct sequence *s, size_t end)
 {
     s->length_min = s->length;
     kv_line_trim(s->line, s->length, s->length);
-    kv_line_extend(s->line, end);
+    kv_line_extend(s->line, s->length, end);
 }
 
 static void take_inputs(struct forward *f, const struct model_input *inputs, size_t n)
@@ -289,8 +289,9 @@ static void leave(struct forward *f, bool read)
     }
     for (size_t r = 0; r < f->n; r++) {
         struct sequence *s = f->inputs[r].sequence;
+        size_t oldest = read ? s->length_min : s->length;
         if (r + 1 == f->n || !goes_on(f, r + 1))
-            kv_line_trim(s->line, s->length, read ? s->length_min : s->length);
+            kv_line_trim(s->line, s->length, oldest < s->mark ? oldest : s->mark);
     }
     f->active = false;
 }

@@ -9,16 +9,22 @@
 #define PAGE_ALIGN 64
 
 struct page {
-    uint8_t *data;  /* aligned, within block */
-    void *block;    /* what heap_free wants */
-    size_t holders; /* lines (and one day snapshots) that look at it; 0: in the free list */
+    uint8_t *data;    /* aligned, within block */
+    void *block;      /* what heap_free wants */
+    size_t holders;   /* lines and snapshots that look at it; 0: in the free list */
+    size_t snapshots; /* of these */
+    bool kept;        /* counted in page_pool.kept */
     struct page *next_free;
 };
 
-/* All pages of one kind. in use <= reserved <= there. */
+/* All pages of one kind. used <= reserved + kept <= there, because a page in use is either kept, or
+ * held by lines alone that have reserved room for it. Kept are pages of the sliding kind as long as
+ * a snapshot holds them: the line that wrote them moves on and fills its reservation anew. Pages of
+ * the full kind, once a snapshot has held them, until nobody does: lines hold them to their end, so
+ * a line's reservation is smaller by those that are kept and that it will not write. */
 struct page_pool {
     size_t page_bytes; /* 0: no such layer */
-    size_t reserved, there, used;
+    size_t reserved, kept, there, used;
     struct page *free; /* last in, first out: memory that was touched is used again first */
 };
 
@@ -43,9 +49,24 @@ struct kv_line {
     const void **values;           /* [layers][n_pages] */
 };
 
+struct kv_snapshot {
+    struct kv *kv;
+    size_t length;
+    size_t first[KV_KINDS], end[KV_KINDS]; /* numbers of its pages */
+    struct page **pages[KV_KINDS];         /* [end - first] */
+};
+
 static size_t pages_of(size_t tokens)
 {
     return tokens / KV_PAGE_TOKENS + (tokens % KV_PAGE_TOKENS != 0);
+}
+
+/* The first page of that kind that a query at `position` or later sees. */
+static size_t first_seen(const struct kv *kv, enum kv_kind kind, size_t position)
+{
+    size_t window = kv->hp->window;
+
+    return kind == KV_SLIDING && position >= window ? (position + 1 - window) / KV_PAGE_TOKENS : 0;
 }
 
 static enum kv_kind kind_of(const struct kv *kv, size_t layer)
@@ -115,7 +136,7 @@ static size_t bytes_reserved(const struct kv *kv)
     size_t bytes = 0;
 
     for (size_t kind = 0; kind < KV_KINDS; kind++)
-        bytes += kv->pool[kind].reserved * kv->pool[kind].page_bytes;
+        bytes += (kv->pool[kind].reserved + kv->pool[kind].kept) * kv->pool[kind].page_bytes;
     return bytes;
 }
 
@@ -144,15 +165,15 @@ size_t kv_line_bytes(const struct kv *kv, size_t tokens_max)
            pages[KV_FULL] * kv->pool[KV_FULL].page_bytes;
 }
 
-/* Have as many pages there as are reserved. When the budget is full, unused pages of the other kind
- * make room: there are some, since the reservations fit. */
+/* Have as many pages there as are reserved or kept. When the budget is full, unused pages of the
+ * other kind make room: there are some, since the reservations fit. */
 static void fill(struct kv *kv, enum kv_kind kind)
 {
     struct page_pool *pool = &kv->pool[kind];
     struct page_pool *other = &kv->pool[KV_KINDS - 1 - kind];
     size_t limit = kv->budget_bytes + kv->extra_bytes;
 
-    while (pool->there < pool->reserved) {
+    while (pool->there < pool->reserved + pool->kept) {
         struct page *page;
         while (pool->there * pool->page_bytes + other->there * other->page_bytes +
                    pool->page_bytes >
@@ -189,7 +210,7 @@ void kv_narrow(struct kv *kv, size_t rows)
 
     kv->extra_bytes -= pages * pool->page_bytes;
     pool->reserved -= pages;
-    while (pool->there > pool->reserved && pool->free)
+    while (pool->there > pool->reserved + pool->kept && pool->free)
         page_drop(pool);
 }
 
@@ -232,18 +253,40 @@ static void enter(struct kv_line *line, enum kv_kind kind, size_t number, const 
     }
 }
 
+static struct page *page_take(struct page_pool *pool)
+{
+    struct page *page = pool->free;
+
+    assert(page);
+    pool->free = page->next_free;
+    pool->used++;
+    page->holders = 1;
+    return page;
+}
+
+static void page_unkeep(struct page_pool *pool, struct page *page)
+{
+    pool->kept -= page->kept;
+    page->kept = false;
+}
+
+static void page_let_go(struct page_pool *pool, struct page *page)
+{
+    if (--page->holders > 0)
+        return;
+    page_unkeep(pool, page);
+    page->next_free = pool->free;
+    pool->free = page;
+    pool->used--;
+}
+
 static void page_release(struct kv_line *line, enum kv_kind kind, size_t number)
 {
-    struct page_pool *pool = &line->kv->pool[kind];
     struct page *page = line->pages[kind][number];
 
     line->pages[kind][number] = NULL;
     enter(line, kind, number, NULL);
-    if (--page->holders > 0)
-        return;
-    page->next_free = pool->free;
-    pool->free = page;
-    pool->used--;
+    page_let_go(&line->kv->pool[kind], page);
 }
 
 void kv_line_free(struct kv_line *line)
@@ -261,17 +304,30 @@ void kv_line_free(struct kv_line *line)
     heap_free(line);
 }
 
-void kv_line_extend(struct kv_line *line, size_t end)
+/* What others look at is not written: the line goes on in a copy. */
+static void page_own(struct kv_line *line, enum kv_kind kind, size_t number)
 {
+    struct page_pool *pool = &line->kv->pool[kind];
+    struct page *shared = line->pages[kind][number], *page = page_take(pool);
+
+    memcpy(page->data, shared->data, pool->page_bytes);
+    page_let_go(pool, shared);
+    line->pages[kind][number] = page;
+    enter(line, kind, number, page->data);
+}
+
+void kv_line_extend(struct kv_line *line, size_t begin, size_t end)
+{
+    size_t number = begin / KV_PAGE_TOKENS;
+
+    assert(begin <= end);
     assert(pages_of(end) <= line->n_pages);
     for (size_t kind = 0; kind < KV_KINDS; kind++) {
         struct page_pool *pool = &line->kv->pool[kind];
+        if (begin < end && number < line->end[kind] && line->pages[kind][number]->holders > 1)
+            page_own(line, (enum kv_kind)kind, number);
         for (; pool->page_bytes && line->end[kind] < pages_of(end); line->end[kind]++) {
-            struct page *page = pool->free;
-            assert(page);
-            pool->free = page->next_free;
-            pool->used++;
-            page->holders = 1;
+            struct page *page = page_take(pool);
             line->pages[kind][line->end[kind]] = page;
             enter(line, (enum kv_kind)kind, line->end[kind], page->data);
         }
@@ -307,13 +363,146 @@ const void *const *kv_line_values(const struct kv_line *line, size_t layer)
 
 void kv_line_trim(struct kv_line *line, size_t length, size_t oldest)
 {
-    size_t window = line->kv->hp->window;
-    /* A query at `oldest` sees keys from oldest - window + 1 on. */
-    size_t seen = oldest >= window ? (oldest + 1 - window) / KV_PAGE_TOKENS : 0;
+    size_t seen = first_seen(line->kv, KV_SLIDING, oldest);
 
     for (size_t kind = 0; kind < KV_KINDS; kind++)
         while (line->end[kind] > pages_of(length) && line->end[kind] > line->first[kind])
             page_release(line, (enum kv_kind)kind, --line->end[kind]);
     while (line->first[KV_SLIDING] < seen && line->first[KV_SLIDING] < line->end[KV_SLIDING])
         page_release(line, KV_SLIDING, line->first[KV_SLIDING]++);
+}
+
+/* ---- snapshots */
+
+/* Whether the line, whose snapshot reaches to `length`, will never write that page again. */
+static bool finished(const struct kv_line *line, size_t number, size_t length)
+{
+    return (number + 1) * KV_PAGE_TOKENS <= length || number + 1 < line->end[KV_FULL];
+}
+
+/* The pages of a snapshot that are to be kept from now on, and those of them for which the line
+ * gives a part of its reservation. */
+static void snapshot_pages(const struct kv_line *line, const struct kv_snapshot *s,
+                           size_t out_kept[KV_KINDS], size_t out_given[KV_KINDS])
+{
+    for (size_t kind = 0; kind < KV_KINDS; kind++) {
+        out_kept[kind] = out_given[kind] = 0;
+        for (size_t i = s->first[kind]; i < s->end[kind]; i++) {
+            if (line->pages[kind][i]->kept)
+                continue;
+            out_kept[kind]++;
+            out_given[kind] += kind == KV_FULL && finished(line, i, s->length);
+        }
+    }
+}
+
+static struct kv_snapshot extent_of(const struct kv_line *line, size_t length)
+{
+    struct kv_snapshot s = {.kv = line->kv, .length = length};
+
+    for (size_t kind = 0; kind < KV_KINDS; kind++) {
+        if (s.kv->pool[kind].page_bytes == 0)
+            continue;
+        s.first[kind] = first_seen(s.kv, (enum kv_kind)kind, length);
+        s.end[kind] = pages_of(length);
+        assert(s.first[kind] >= line->first[kind]);
+        assert(s.end[kind] <= line->end[kind]);
+    }
+    return s;
+}
+
+bool kv_snapshot_new(struct kv_snapshot **out, struct kv_line *line, size_t length,
+                     struct status *st)
+{
+    struct kv *kv = line->kv;
+    struct kv_snapshot *s, extent = extent_of(line, length);
+    size_t kept[KV_KINDS], given[KV_KINDS], need = 0,
+                                            left = kv->budget_bytes - kv_reserved_bytes(kv);
+
+    snapshot_pages(line, &extent, kept, given);
+    for (size_t kind = 0; kind < KV_KINDS; kind++)
+        need += (kept[kind] - given[kind]) * kv->pool[kind].page_bytes;
+    if (need > left)
+        return status_fail(st, STATUS_BUSY,
+                           "a snapshot of %zu tokens takes %zu bytes, %zu of %zu are left", length,
+                           need, left, kv->budget_bytes);
+    s = heap_new(1, sizeof *s);
+    *s = extent;
+    for (size_t kind = 0; kind < KV_KINDS; kind++) {
+        size_t n = s->end[kind] - s->first[kind];
+        s->pages[kind] = heap_array(struct page *, n);
+        for (size_t i = 0; i < n; i++) {
+            struct page *page = line->pages[kind][s->first[kind] + i];
+            page->holders++;
+            page->snapshots++;
+            page->kept = true;
+            s->pages[kind][i] = page;
+        }
+        kv->pool[kind].kept += kept[kind];
+        kv->pool[kind].reserved -= given[kind];
+        line->reserved[kind] -= given[kind];
+    }
+    for (size_t kind = 0; kind < KV_KINDS; kind++)
+        fill(kv, (enum kv_kind)kind);
+    *out = s;
+    return true;
+}
+
+void kv_snapshot_free(struct kv_snapshot *s)
+{
+    if (!s)
+        return;
+    for (size_t kind = 0; kind < KV_KINDS; kind++) {
+        struct page_pool *pool = &s->kv->pool[kind];
+        for (size_t i = 0; i < s->end[kind] - s->first[kind]; i++) {
+            struct page *page = s->pages[kind][i];
+            if (--page->snapshots == 0 && kind == KV_SLIDING)
+                page_unkeep(pool, page);
+            page_let_go(pool, page);
+        }
+        heap_free(s->pages[kind]);
+    }
+    heap_free(s);
+}
+
+size_t kv_snapshot_length(const struct kv_snapshot *s)
+{
+    return s->length;
+}
+
+size_t kv_snapshot_bytes(const struct kv_snapshot *s)
+{
+    size_t bytes = 0;
+
+    for (size_t kind = 0; kind < KV_KINDS; kind++)
+        for (size_t i = 0; i < s->end[kind] - s->first[kind]; i++) {
+            const struct page *page = s->pages[kind][i];
+            if (page->snapshots == 1 && (kind == KV_SLIDING || page->holders == 1))
+                bytes += s->kv->pool[kind].page_bytes;
+        }
+    return bytes;
+}
+
+void kv_line_share(struct kv_line *line, const struct kv_snapshot *s)
+{
+    size_t whole = s->length / KV_PAGE_TOKENS;
+
+    assert(line->kv == s->kv);
+    assert(pages_of(s->length) <= line->n_pages);
+    for (size_t kind = 0; kind < KV_KINDS; kind++) {
+        assert(line->end[kind] == 0);
+        line->first[kind] = s->first[kind];
+        line->end[kind] = s->end[kind];
+        for (size_t i = s->first[kind]; i < s->end[kind]; i++) {
+            struct page *page = s->pages[kind][i - s->first[kind]];
+            page->holders++;
+            line->pages[kind][i] = page;
+            enter(line, (enum kv_kind)kind, i, page->data);
+        }
+    }
+    /* The whole pages are kept, and the line will not write them. */
+    if (line->kv->pool[KV_FULL].page_bytes) {
+        line->reserved[KV_FULL] -= whole;
+        line->kv->pool[KV_FULL].reserved -= whole;
+    }
 }

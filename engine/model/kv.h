@@ -17,9 +17,9 @@ struct kv;      /* opaque: the pages of all sequences of a model, and their budg
 struct kv_line; /* opaque: the pages of one sequence */
 struct hparams; /* engine/model/hparams.h, must outlive kv */
 
-/* type: DTYPE_F16 or DTYPE_F32. budget_bytes: of all lines together. */
+/* type: DTYPE_F16 or DTYPE_F32. budget_bytes: of all lines and snapshots together. */
 struct kv *kv_new(const struct hparams *hp, enum dtype type, size_t budget_bytes);
-void kv_free(struct kv *kv); /* no line may be left */
+void kv_free(struct kv *kv); /* no line and no snapshot may be left */
 
 enum dtype kv_type(const struct kv *kv);
 /* One page of that kind; 0 when the model has no layer of it. */
@@ -27,7 +27,7 @@ size_t kv_page_bytes(const struct kv *kv, enum kv_kind kind);
 /* What a line for tokens_max positions reserves: pages for all of them in full layers, for a window
  * and what 64 rows may add to it in sliding ones (spec model.md section 6.2). */
 size_t kv_line_bytes(const struct kv *kv, size_t tokens_max);
-size_t kv_reserved_bytes(const struct kv *kv);
+size_t kv_reserved_bytes(const struct kv *kv); /* of lines and snapshots */
 /* Pages of that kind that hold something now. */
 size_t kv_pages_used(const struct kv *kv, enum kv_kind kind);
 
@@ -37,13 +37,14 @@ void kv_widen(struct kv *kv, size_t rows);
 void kv_narrow(struct kv *kv, size_t rows);
 
 /* STATUS_BUSY when its reservation exceeds what is left of the budget. The only calls that take
- * heap memory are kv_new, kv_widen and this one. */
+ * heap memory are kv_new, kv_widen, kv_snapshot_new and this one. */
 MUST_CHECK bool kv_line_new(struct kv_line **out, struct kv *kv, size_t tokens_max,
                             struct status *st);
 void kv_line_free(struct kv_line *line);
 
-/* Make room for positions before `end`, end <= tokens_max. */
-void kv_line_extend(struct kv_line *line, size_t end);
+/* Make room to write positions from `begin`, the line's length, to before `end`, end <= tokens_max.
+ * A page that is begun and shared is copied. */
+void kv_line_extend(struct kv_line *line, size_t begin, size_t end);
 
 /* Put key and value, both [kv_heads][head_dim], at a position there is room for. */
 void kv_line_write(struct kv_line *line, size_t layer, size_t position, const float *key,
@@ -57,3 +58,20 @@ const void *const *kv_line_values(const struct kv_line *line, size_t layer);
 /* Let go of pages that only hold positions from `length` on, or that no query at `oldest` or later
  * can see; oldest <= length, and less when the line may yet be taken back to it. */
 void kv_line_trim(struct kv_line *line, size_t length, size_t oldest);
+
+/* The pages that queries at `length` or later see, kept beside their line and beyond its end. */
+struct kv_snapshot;
+/* Of positions before `length`, which the line has read; what a query there sees must still be
+ * there
+ * (`oldest` of the last trim). STATUS_BUSY when it does not fit into what lines have left of the
+ * budget. What it counts there: pages of sliding layers in full, since the line will fill as many
+ * again; those of full layers once, however many lines and snapshots look at them. */
+MUST_CHECK bool kv_snapshot_new(struct kv_snapshot **out, struct kv_line *line, size_t length,
+                                struct status *st);
+void kv_snapshot_free(struct kv_snapshot *s); /* lines that share its pages go on */
+size_t kv_snapshot_length(const struct kv_snapshot *s);
+/* What kv_snapshot_free would give back to the budget now. */
+size_t kv_snapshot_bytes(const struct kv_snapshot *s);
+/* Let an empty line begin with the snapshot's positions. Takes no memory and cannot fail; the line
+ * must hold as many positions. */
+void kv_line_share(struct kv_line *line, const struct kv_snapshot *s);

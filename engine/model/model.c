@@ -182,7 +182,7 @@ bool sequence_new(struct sequence **out, struct model *m, size_t tokens_max, str
     if (!kv_line_new(&line, m->kv, tokens_max, st))
         return false;
     s = heap_new(1, sizeof *s);
-    *s = (struct sequence){.model = m, .line = line, .tokens_max = tokens_max};
+    *s = (struct sequence){.model = m, .line = line, .tokens_max = tokens_max, .mark = SIZE_MAX};
     *out = s;
     return true;
 }
@@ -207,4 +207,36 @@ void sequence_take_back(struct sequence *s, size_t length)
     assert(length >= s->length_min && length <= s->length);
     s->length = s->length_min = length;
     kv_line_trim(s->line, length, length);
+}
+
+void sequence_mark(struct sequence *s, size_t position)
+{
+    assert(!s->in);
+    assert(position >= s->length);
+    s->mark = position;
+}
+
+void sequence_unmark(struct sequence *s)
+{
+    assert(!s->in);
+    s->mark = SIZE_MAX;
+    kv_line_trim(s->line, s->length, s->length_min);
+}
+
+bool sequence_snapshot(struct kv_snapshot **out, struct sequence *s, size_t length,
+                       struct status *st)
+{
+    assert(!s->in);
+    assert(length >= 1);
+    assert(length <= s->length);
+    return kv_snapshot_new(out, s->line, length, st);
+}
+
+void sequence_share(struct sequence *s, const struct kv_snapshot *snapshot)
+{
+    assert(!s->in);
+    assert(s->length == 0);
+    assert(kv_snapshot_length(snapshot) < s->tokens_max);
+    kv_line_share(s->line, snapshot);
+    s->length = s->length_min = kv_snapshot_length(snapshot);
 }

@@ -5,10 +5,11 @@
 #include <stdint.h>
 
 struct model;
-struct sequence; /* one timeline of tokens with its keys and values */
-struct pool;     /* engine/base/pool.h */
-struct weights;  /* engine/weights/weights.h */
-struct hparams;  /* engine/model/hparams.h */
+struct sequence;    /* one timeline of tokens with its keys and values */
+struct kv_snapshot; /* engine/model/kv.h */
+struct pool;        /* engine/base/pool.h */
+struct weights;     /* engine/weights/weights.h */
+struct hparams;     /* engine/model/hparams.h */
 
 struct model_options {
     bool exact;         /* activations stay float32; else they are rounded to 8 bits per block
@@ -41,6 +42,21 @@ size_t sequence_length(const struct sequence *s); /* tokens read so far */
  * under way. Reads on as if they had never been there. */
 #define SEQUENCE_BACK_MAX 32
 void sequence_take_back(struct sequence *s, size_t length);
+
+/* A prefix that was read before (engine/model/kv.h): a sequence that begins with it gives the very
+ * numbers of one that reads it anew. The cut may not be inside a picture.
+ *
+ * sequence_mark says, before the pass that reads past it, where a snapshot will be wanted (the
+ * first place of several); sequence_snapshot takes it when the pass is done, sequence_unmark ends
+ * it. */
+void sequence_mark(struct sequence *s, size_t position);
+void sequence_unmark(struct sequence *s);
+/* STATUS_BUSY: no room. */
+MUST_CHECK bool sequence_snapshot(struct kv_snapshot **out, struct sequence *s, size_t length,
+                                  struct status *st);
+/* Let a sequence that has read nothing begin with the snapshot's tokens; it must have room for one
+ * more. */
+void sequence_share(struct sequence *s, const struct kv_snapshot *snapshot);
 
 /* A token, or a soft slot, to be read next. */
 struct model_input {

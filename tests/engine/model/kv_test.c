@@ -1,10 +1,11 @@
-/* Keys and values: budget, pages of the window, what is let go. */
+/* Keys and values: budget, pages of the window, what is let go, what snapshots keep. */
 #include "engine/base/heap.h"
 #include "engine/model/hparams.h"
 #include "engine/model/kv.h"
 #include "engine/quant/quant.h"
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -57,7 +58,7 @@ static void test_budget(void **state)
     /* Pages of full layers that are not needed make room for sliding ones. */
     for (size_t tokens = 1; tokens <= 1000; tokens += 111) {
         assert_true(kv_line_new(&line, kv, tokens, &st));
-        kv_line_extend(line, tokens < 160 ? tokens : 160);
+        kv_line_extend(line, 0, tokens < 160 ? tokens : 160);
         kv_line_free(line);
     }
     kv_free(kv);
@@ -87,7 +88,7 @@ static void test_write_and_read(void **state)
 
     (void)state;
     assert_true(kv_line_new(&line, kv, 200, &st));
-    kv_line_extend(line, 130);
+    kv_line_extend(line, 0, 130);
     for (size_t i = 0; i < 16; i++) {
         key[i] = (float)i;
         value[i] = -(float)i;
@@ -119,7 +120,7 @@ static void test_window(void **state)
     kv_widen(kv, 500);
     assert_true(kv_line_new(&line, kv, 5000, &st));
     for (size_t step = 1; length + step <= 5000; step = step % 300 + 7) {
-        kv_line_extend(line, length + step);
+        kv_line_extend(line, length, length + step);
         if (step % 2 == 0) {
             kv_line_trim(line, length, length); /* given up */
             continue;
@@ -142,6 +143,236 @@ static void test_window(void **state)
     kv_free(kv);
 }
 
+/* ---- snapshots */
+
+#define TOKENS 400
+#define LINES 4
+#define SNAPSHOTS 5
+
+/* A line, and what was written at each position. */
+struct told {
+    struct kv_line *line;
+    size_t length;
+    float content[TOKENS];
+};
+
+static void write_on(struct told *t, size_t n, float what)
+{
+    float row[16];
+
+    kv_line_extend(t->line, t->length, t->length + n);
+    for (size_t p = t->length; p < t->length + n; p++) {
+        t->content[p] = what + (float)p / 1024;
+        for (size_t layer = 0; layer < 3; layer++) {
+            for (size_t i = 0; i < 16; i++)
+                row[i] = t->content[p] + (float)(i + layer * 16);
+            kv_line_write(t->line, layer, p, row, row);
+        }
+    }
+    t->length += n;
+}
+
+/* Each position that a query at the line's length sees is there, with what was written. */
+static void assert_told(const struct hparams *hp, const struct told *t)
+{
+    for (size_t layer = 0; layer < 3; layer++) {
+        const struct hparams_layer *shape = &hp->layer[layer];
+        size_t first = shape->sliding && t->length >= hp->window ? t->length + 1 - hp->window : 0;
+        for (size_t p = first; p < t->length; p++)
+            for (size_t head = 0; head < shape->kv_heads; head++) {
+                const float *page = kv_line_keys(t->line, layer)[p / KV_PAGE_TOKENS];
+                const float *row =
+                    page + (head * KV_PAGE_TOKENS + p % KV_PAGE_TOKENS) * shape->head_dim;
+                float expected = t->content[p] + (float)(head * shape->head_dim + layer * 16);
+                assert_true(row[0] == expected);
+            }
+    }
+}
+
+static void test_snapshot_budget(void **state)
+{
+    struct hparams hp = hparams_small();
+    struct status st = {0};
+    struct kv *kv = kv_new(&hp, DTYPE_F32, 0);
+    size_t sliding = kv_page_bytes(kv, KV_SLIDING), full = kv_page_bytes(kv, KV_FULL);
+    size_t line_bytes = kv_line_bytes(kv, TOKENS);
+    struct told t = {0}, fork = {0};
+    struct kv_snapshot *s = NULL;
+
+    (void)state;
+    kv_free(kv);
+    /* At 200 the window begins in page 1: 3 sliding pages; a copy of the page that is begun. */
+    kv = kv_new(&hp, DTYPE_F32, line_bytes + 3 * sliding + full - 1);
+    assert_true(kv_line_new(&t.line, kv, TOKENS, &st));
+    write_on(&t, 200, 1);
+    assert_false(kv_snapshot_new(&s, t.line, 200, &st));
+    assert_int_equal(st.code, STATUS_BUSY);
+    assert_null(s);
+    assert_int_equal(kv_reserved_bytes(kv), line_bytes);
+    /* A page border: nothing is begun, and whole pages of full layers are the line's already. */
+    assert_true(kv_snapshot_new(&s, t.line, 192, &st));
+    assert_int_equal(kv_reserved_bytes(kv), line_bytes + 2 * sliding);
+    assert_int_equal(kv_snapshot_bytes(s), 2 * sliding);
+    while (t.length + 64 <= TOKENS) { /* and the line gets all that it has reserved */
+        write_on(&t, 64, 2);
+        kv_line_trim(t.line, t.length, t.length);
+        assert_told(&hp, &t);
+    }
+    kv_line_free(t.line);
+    assert_int_equal(kv_reserved_bytes(kv), 2 * sliding + 3 * full);
+    assert_int_equal(kv_snapshot_bytes(s), 2 * sliding + 3 * full);
+    /* A line that begins with it needs room for the rest. */
+    assert_true(kv_line_new(&fork.line, kv, TOKENS - 64, &st));
+    kv_line_share(fork.line, s);
+    assert_int_equal(kv_reserved_bytes(kv), kv_line_bytes(kv, TOKENS - 64) + 2 * sliding);
+    kv_snapshot_free(s);
+    assert_int_equal(kv_reserved_bytes(kv), kv_line_bytes(kv, TOKENS - 64));
+    memcpy(fork.content, t.content, sizeof t.content);
+    fork.length = 192;
+    assert_told(&hp, &fork);
+    kv_line_free(fork.line);
+    assert_int_equal(kv_reserved_bytes(kv), 0);
+    assert_int_equal(kv_pages_used(kv, KV_SLIDING) + kv_pages_used(kv, KV_FULL), 0);
+    kv_free(kv);
+}
+
+/* A trim that spares an older place keeps the window's pages through a pass that is longer than it.
+ */
+static void test_older_place(void **state)
+{
+    struct hparams hp = hparams_small();
+    struct status st = {0};
+    struct kv *kv = kv_new(&hp, DTYPE_F32, (size_t)1 << 20);
+    struct told t = {0}, fork = {0};
+    struct kv_snapshot *s = NULL;
+
+    (void)state;
+    kv_widen(kv, 320);
+    assert_true(kv_line_new(&t.line, kv, TOKENS, &st));
+    write_on(&t, 50, 1);
+    write_on(&t, 300, 2);
+    kv_line_trim(t.line, t.length, 90);
+    assert_true(kv_snapshot_new(&s, t.line, 90, &st));
+    kv_line_trim(t.line, t.length, t.length);
+    assert_null(kv_line_keys(t.line, 0)[2]);
+    assert_told(&hp, &t);
+    assert_true(kv_line_new(&fork.line, kv, TOKENS, &st));
+    kv_line_share(fork.line, s);
+    memcpy(fork.content, t.content, sizeof t.content);
+    fork.length = 90;
+    assert_told(&hp, &fork);
+    write_on(&fork, 10, 3);
+    assert_told(&hp, &fork);
+    assert_told(&hp, &t);
+    kv_line_free(fork.line);
+    kv_line_free(t.line);
+    kv_snapshot_free(s);
+    kv_narrow(kv, 320);
+    kv_free(kv);
+}
+
+/* Lines and snapshots that come, share, grow, shrink and go. */
+struct crowd {
+    struct kv *kv;
+    struct told lines[LINES], kept[SNAPSHOTS];
+    size_t room[LINES];
+    struct kv_snapshot *snapshots[SNAPSHOTS];
+    size_t busy, forks;
+};
+
+static void come(struct crowd *c, size_t i, size_t k)
+{
+    struct told *t = &c->lines[i];
+    size_t length = c->snapshots[k] ? kv_snapshot_length(c->snapshots[k]) : 0;
+    struct status st = {0};
+
+    c->room[i] = length + (size_t)rand() % (TOKENS - length) + 1;
+    if (!kv_line_new(&t->line, c->kv, c->room[i], &st)) {
+        c->busy++;
+        return;
+    }
+    t->length = 0;
+    if (c->snapshots[k] && rand() % 4) {
+        kv_line_share(t->line, c->snapshots[k]);
+        memcpy(t->content, c->kept[k].content, sizeof t->content);
+        t->length = length;
+        c->forks++;
+    }
+}
+
+static void keep(struct crowd *c, const struct told *t, size_t k)
+{
+    struct status st = {0};
+
+    kv_snapshot_free(c->snapshots[k]);
+    c->snapshots[k] = NULL;
+    if (t->length == 0)
+        return;
+    if (kv_snapshot_new(&c->snapshots[k], t->line, t->length, &st))
+        c->kept[k] = *t;
+    else
+        c->busy++;
+}
+
+static void act(struct crowd *c, size_t i, size_t k)
+{
+    struct told *t = &c->lines[i];
+    size_t n = (size_t)rand() % 64 + 1;
+    int what = rand() % 8;
+
+    if (!t->line) {
+        come(c, i, k);
+    } else if (what == 0) {
+        kv_line_free(t->line);
+        t->line = NULL;
+    } else if (what <= 2) {
+        keep(c, t, k);
+    } else if (n < c->room[i] - t->length) {
+        write_on(t, n, (float)(rand() % 1000));
+        t->length -= what == 3 ? n : 0; /* rejected drafts: written and dropped */
+        kv_line_trim(t->line, t->length, t->length);
+    }
+}
+
+/* What each line sees is what was written in it, and no more pages are in use than there is room
+ * for. */
+static void test_snapshots_at_random(void **state)
+{
+    const char *wish = getenv("MILLRACE_SEED");
+    unsigned seed = wish ? (unsigned)strtoul(wish, NULL, 10) : 20261125;
+    struct hparams hp = hparams_small();
+    struct crowd *c = heap_new(1, sizeof *c);
+    size_t line_bytes;
+
+    (void)state;
+    print_message("seed %u (MILLRACE_SEED chooses another)\n", seed);
+    srand(seed);
+    c->kv = kv_new(&hp, DTYPE_F32, 0);
+    line_bytes = kv_line_bytes(c->kv, TOKENS);
+    kv_free(c->kv);
+    c->kv = kv_new(&hp, DTYPE_F32, 3 * line_bytes);
+    for (size_t step = 0; step < 6000; step++) {
+        size_t i = (size_t)rand() % LINES;
+        act(c, i, (size_t)rand() % SNAPSHOTS);
+        if (c->lines[i].line)
+            assert_told(&hp, &c->lines[i]);
+        assert_true(kv_reserved_bytes(c->kv) <= 3 * line_bytes);
+        assert_true(kv_pages_used(c->kv, KV_SLIDING) * kv_page_bytes(c->kv, KV_SLIDING) +
+                        kv_pages_used(c->kv, KV_FULL) * kv_page_bytes(c->kv, KV_FULL) <=
+                    kv_reserved_bytes(c->kv));
+    }
+    assert_true(c->busy > 50);
+    assert_true(c->forks > 50);
+    for (size_t i = 0; i < LINES; i++)
+        kv_line_free(c->lines[i].line);
+    for (size_t i = 0; i < SNAPSHOTS; i++)
+        kv_snapshot_free(c->snapshots[i]);
+    assert_int_equal(kv_reserved_bytes(c->kv), 0);
+    assert_int_equal(kv_pages_used(c->kv, KV_SLIDING) + kv_pages_used(c->kv, KV_FULL), 0);
+    kv_free(c->kv);
+    heap_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -149,6 +380,9 @@ int main(void)
         cmocka_unit_test(test_bytes_of_the_12b),
         cmocka_unit_test(test_write_and_read),
         cmocka_unit_test(test_window),
+        cmocka_unit_test(test_snapshot_budget),
+        cmocka_unit_test(test_older_place),
+        cmocka_unit_test(test_snapshots_at_random),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
