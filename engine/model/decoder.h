@@ -14,6 +14,17 @@ struct kv;      /* engine/model/kv.h */
 struct kv_line; /* engine/model/kv.h */
 struct forward;
 
+/* What a layer with experts has beside the MLP; an expert is a slab of the third dimension. */
+struct layer_experts {
+    const struct tensor_view *router;  /* [width][experts]; NULL: no experts */
+    const struct tensor_view *gate_up; /* [width][2 * expert_ff][experts], gates first */
+    const struct tensor_view *down;    /* [expert_ff][width][experts] */
+    const float *router_scale;         /* [width] */
+    const float *scale;                /* [experts] */
+    /* [width] after the MLP, before the experts, after them */
+    const float *post_mlp_norm, *norm, *post_norm;
+};
+
 /* The weights of one layer; matrices have dims [in][out], in contiguous. */
 struct layer {
     const float *attn_norm, *post_attn_norm, *ffn_norm, *post_ffn_norm; /* [width] */
@@ -21,6 +32,7 @@ struct layer {
     const struct tensor_view *q, *k, *v, *o; /* v NULL: values are the raw keys. k, k_norm NULL: a
                                                 drafter's, which looks at its target's */
     const struct tensor_view *gate, *up, *down;
+    struct layer_experts experts;
     float scale; /* of the residual stream after the layer */
 };
 
@@ -66,14 +78,45 @@ MUST_CHECK bool decoder_borrow_all(struct model *m, struct status *st);
 void decoder_clear(struct model *m);
 
 /* How far a pass is. `at` counts what is done of the step: output rows of a product, tokens of all
- * else. */
+ * else. The step of the experts has parts of its own, some of them again for each expert. */
 struct cursor {
     size_t layer, step, at;
+    size_t part, expert;
 };
 
 /* A matrix of a model by name; refuses one of another shape or of a type that holds no weights. */
 MUST_CHECK bool decoder_borrow(const struct model *m, const char *name, size_t in, size_t out,
                                const struct tensor_view **view, struct status *st);
+/* The same for a stack of matrices, dims [in][out][slabs] as stored: in contiguous. */
+MUST_CHECK bool decoder_borrow_slabs(const struct model *m, const char *name, const size_t dims[3],
+                                     const struct tensor_view **view, struct status *st);
+
+/* Output rows [first, first + n) of a matrix, or of all slabs one below the other, as a matrix. */
+struct tensor_view decoder_rows(const struct tensor_view *w, size_t first, size_t n);
+
+/* What the experts of a layer work on (experts.c). Floats share memory with q, k and v. */
+struct expert_rows {
+    float *probability; /* [n][experts] */
+    float *weight;      /* [n][experts_used] */
+    int32_t *chosen;    /* [n][experts_used] best first */
+    uint32_t *order;    /* [n * experts_used] indices of `chosen`, by expert, then by token */
+    size_t *begin;      /* [experts + 1] of an expert in `order` */
+    float *x;           /* [n][width] what all experts get */
+    float *in, *out;    /* [n][width] the rows of one expert's tokens */
+    float *gate, *up;   /* [n][expert_ff] */
+    float *sum;         /* [n][width] what the experts say */
+};
+/* Memory for up to rows_max tokens; nothing when the model has no experts. */
+void experts_init(struct expert_rows *e, const struct hparams *hp, size_t rows_max);
+void experts_clear(struct expert_rows *e);
+/* Floats per token in the memory that is shared, and their places in it. */
+size_t experts_floats(const struct hparams *hp);
+void experts_lay_out(struct expert_rows *e, const struct hparams *hp, float *memory, size_t n);
+/* The weights of layer i, or nothing when it has no router. */
+MUST_CHECK bool experts_borrow(struct model *m, size_t i, struct status *st);
+/* One tile of the step between the MLP's last product and its norm; true when the step is done:
+ * branch [n][width] = RMSNorm(branch) + RMSNorm(experts(x)). */
+bool experts_tile(struct forward *f);
 
 /* A pass of n rows (tokens). Arrays below are of the pass's arena, made anew by forward_begin. */
 struct forward {
@@ -93,9 +136,10 @@ struct forward {
     float *x;                 /* [n][width] residual stream */
     float *branch;            /* [n][width] what is added to it next, or its norm */
     float *q, *k, *v, *heads; /* [n][heads or kv_heads][head_dim]; share memory with the MLP */
-    float *gate, *up;         /* [n][ff] */
-    float *cos[2], *sin[2];   /* [n][half], full and sliding */
-    float *logits;            /* [rows with logits][a tile of the vocabulary] */
+    struct expert_rows experts;
+    float *gate, *up;       /* [n][ff] */
+    float *cos[2], *sin[2]; /* [n][half], full and sliding */
+    float *logits;          /* [rows with logits][a tile of the vocabulary] */
     size_t n_logits;
     struct activations *act;
 
@@ -110,3 +154,7 @@ void forward_note(const struct forward *f, const char *name, const float *values
 /* How many of `left` units of unit_cost multiplications each the next tile takes: what fits into
  * about a tile's time, but at least `least` of them. */
 size_t forward_tile(struct forward *f, size_t left, double unit_cost, size_t least);
+
+/* One tile of out [rows of f->act][stride] = w * f->act, from cursor.at on; true when all is there.
+ */
+bool forward_product(struct forward *f, float *out, size_t stride, const struct tensor_view *w);

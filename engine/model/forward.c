@@ -27,6 +27,17 @@ size_t forward_tile(struct forward *f, size_t left, double unit_cost, size_t lea
     return n;
 }
 
+bool forward_product(struct forward *f, float *out, size_t stride, const struct tensor_view *w)
+{
+    size_t left = w->dims[1] - f->cursor.at;
+    double unit = (double)(activations_rows(f->act) * w->dims[0]);
+    size_t rows = forward_tile(f, left, unit, 64);
+
+    ops_matmul(f->model->ops, out, stride, w, f->cursor.at, f->cursor.at + rows, f->act);
+    f->cursor.at += rows;
+    return f->cursor.at == w->dims[1];
+}
+
 void forward_trace(struct forward *f, forward_watch *watch, void *context)
 {
     f->watch = watch;
@@ -43,8 +54,13 @@ void forward_note(const struct forward *f, const char *name, const float *values
 /* Sizes in floats per row of the parts of the arena. */
 struct row_sizes {
     size_t width, q, kv, ff;
-    size_t middle; /* q, k, v and heads, or gate and up: never both */
+    size_t middle; /* q, k, v and heads, or gate and up, or the experts': one of them at a time */
 };
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
 
 static struct row_sizes sizes_of(const struct hparams *hp)
 {
@@ -53,10 +69,10 @@ static struct row_sizes sizes_of(const struct hparams *hp)
     for (size_t i = 0; i < hp->layers; i++) {
         size_t q = hp->heads * hp->layer[i].head_dim;
         size_t kv = hp->layer[i].kv_heads * hp->layer[i].head_dim;
-        s.q = q > s.q ? q : s.q;
-        s.kv = kv > s.kv ? kv : s.kv;
+        s.q = larger(s.q, q);
+        s.kv = larger(s.kv, kv);
     }
-    s.middle = 2 * s.q + 2 * s.kv > 2 * s.ff ? 2 * s.q + 2 * s.kv : 2 * s.ff;
+    s.middle = larger(larger(2 * s.q + 2 * s.kv, 2 * s.ff), experts_floats(hp));
     return s;
 }
 
@@ -70,7 +86,7 @@ struct forward *forward_new(struct model *m, size_t rows_max)
     struct forward *f = heap_new(1, sizeof *f);
     struct row_sizes s = sizes_of(&m->hp);
     size_t row = 2 * s.width + s.middle + 2 * m->half[0] + 2 * m->half[1] + head_tile(m);
-    size_t widest = s.width > s.q ? s.width : s.q;
+    size_t widest = larger(larger(s.width, s.q), larger(s.ff, m->hp.expert_ff));
 
     assert(rows_max >= 1);
     f->model = m;
@@ -81,7 +97,8 @@ struct forward *forward_new(struct model *m, size_t rows_max)
     f->queries = heap_array(struct attend_query, rows_max);
     f->block_end = heap_array(size_t, rows_max);
     arena_init(&f->arena, (rows_max * row + (size_t)16 * ARENA_ALIGN) * sizeof(float));
-    f->act = activations_new(rows_max, widest > s.ff ? widest : s.ff);
+    f->act = activations_new(rows_max, widest);
+    experts_init(&f->experts, &m->hp, rows_max);
     kv_widen(m->kv, rows_max);
     return f;
 }
@@ -93,6 +110,7 @@ void forward_free(struct forward *f)
     forward_abandon(f);
     kv_narrow(f->model->kv, f->rows_max);
     activations_free(f->act);
+    experts_clear(&f->experts);
     arena_clear(&f->arena);
     heap_free(f->inputs);
     heap_free(f->positions);
@@ -162,6 +180,7 @@ static void lay_out(struct forward *f)
     f->v = f->k + n * s.kv;
     f->gate = middle;
     f->up = middle + n * s.ff;
+    experts_lay_out(&f->experts, &m->hp, middle, n);
     for (size_t kind = 0; kind < 2; kind++) {
         f->cos[kind] = arena_array(arena, float, n * m->half[kind]);
         f->sin[kind] = arena_array(arena, float, n * m->half[kind]);
@@ -235,17 +254,13 @@ static bool head_advance(struct forward *f)
 {
     const struct model *m = f->model;
     const struct hparams *hp = &m->hp;
-    struct tensor_view part = *m->embedding;
     size_t begin = f->cursor.at, k = 0;
     size_t left = hp->vocabulary - begin;
-    size_t row_bytes = hp->width / part.type->block_values * part.type->block_bytes;
     size_t n =
         forward_tile(f, left < HEAD_TILE ? left : HEAD_TILE, (double)(f->n_logits * hp->width), 64);
 
     /* The tile as a matrix of its own, so that a tile's logits lie close together. */
-    part.data = (const uint8_t *)part.data + begin * row_bytes;
-    part.dims[1] = n;
-    part.size_bytes = n * row_bytes;
+    struct tensor_view part = decoder_rows(m->embedding, begin, n);
     ops_matmul(m->ops, f->logits, n, &part, 0, n, f->act);
     if (hp->soft_cap > 0)
         ops_softcap(m->ops, f->logits, f->n_logits * n, hp->soft_cap);

@@ -1,4 +1,5 @@
-/* gemma4.c - one layer of Gemma 4, to be read from top to bottom (spec model.md section 3.3).
+/* gemma4.c - one layer of Gemma 4, to be read from top to bottom (spec model.md section 3.3; the
+ * experts of the 26B-A4B are in experts.c).
  *
  * A layer is a list of steps, a step is done in tiles of about 10 ms. A step works on all rows of
  * the pass; products go by output rows, the rest by tokens. */
@@ -66,20 +67,10 @@ static bool borrow(struct model *m, size_t i, struct status *st)
         if (!decoder_borrow(m, name, matrices[t].in, matrices[t].out, matrices[t].view, st))
             return false;
     }
-    return borrow_vectors(m, i, st);
+    return borrow_vectors(m, i, st) && experts_borrow(m, i, st);
 }
 
 /* ---- tiles: each does some of a step and says whether the step is done */
-
-static bool product(struct forward *f, float *out, size_t stride, const struct tensor_view *w)
-{
-    size_t n_out = w->dims[1];
-    size_t rows = forward_tile(f, n_out - f->cursor.at, (double)(f->n * w->dims[0]), 64);
-
-    ops_matmul(f->model->ops, out, stride, w, f->cursor.at, f->cursor.at + rows, f->act);
-    f->cursor.at += rows;
-    return f->cursor.at == n_out;
-}
 
 /* branch = RMSNorm_weight(x), ready to be multiplied. */
 static bool norm_before(struct forward *f, const float *weight)
@@ -207,6 +198,7 @@ enum step {
     UP,
     GATED,
     DOWN,
+    EXPERTS,
     ADD_MLP,
     STEPS
 };
@@ -223,29 +215,31 @@ static bool tile(struct forward *f)
     case NORM_ATTENTION:
         return norm_before(f, layer->attn_norm);
     case QUERIES:
-        return product(f, f->q, q, layer->q);
+        return forward_product(f, f->q, q, layer->q);
     case KEYS:
-        return product(f, f->k, kv, layer->k);
+        return forward_product(f, f->k, kv, layer->k);
     case VALUES:
-        return !layer->v || product(f, f->v, kv, layer->v);
+        return !layer->v || forward_product(f, f->v, kv, layer->v);
     case APPEND:
         return append(f);
     case ATTEND:
         return attend(f);
     case OUTPUT:
-        return product(f, f->branch, m->hp.width, layer->o);
+        return forward_product(f, f->branch, m->hp.width, layer->o);
     case ADD_ATTENTION:
         return norm_after(f, layer->post_attn_norm, 1, "after_attention");
     case NORM_MLP:
         return norm_before(f, layer->ffn_norm);
     case GATE:
-        return product(f, f->gate, m->hp.ff, layer->gate);
+        return forward_product(f, f->gate, m->hp.ff, layer->gate);
     case UP:
-        return product(f, f->up, m->hp.ff, layer->up);
+        return forward_product(f, f->up, m->hp.ff, layer->up);
     case GATED:
         return gated(f);
     case DOWN:
-        return product(f, f->branch, m->hp.width, layer->down);
+        return forward_product(f, f->branch, m->hp.width, layer->down);
+    case EXPERTS:
+        return !layer->experts.router || experts_tile(f);
     case ADD_MLP:
         return norm_after(f, layer->post_ffn_norm, layer->scale, "out");
     case STEPS:
@@ -259,8 +253,7 @@ static bool advance(struct forward *f)
 {
     if (!tile(f))
         return false;
-    f->cursor.at = 0;
-    f->cursor.step++;
+    f->cursor = (struct cursor){.layer = f->cursor.layer, .step = f->cursor.step + 1};
     return f->cursor.step == STEPS;
 }
 

@@ -79,6 +79,24 @@ static bool read_per_layer(struct reader *r, const char *name, size_t layers, in
     return true;
 }
 
+/* One number that a file may also give per layer, all of them equal. */
+static bool read_equal(struct reader *r, const char *name, size_t layers, size_t high, size_t *out,
+                       struct status *st)
+{
+    int64_t value[HPARAMS_LAYERS_MAX] = {0};
+
+    if (!read_per_layer(r, name, layers, 1, (int64_t)high, value, st))
+        return false;
+    for (size_t i = 1; i < layers; i++)
+        if (value[i] != value[0])
+            return status_fail(st, STATUS_UNSUPPORTED,
+                               "%s.%s: layers of different width (%" PRId64 ", %" PRId64
+                               ") are not built in",
+                               r->arch, name, value[0], value[i]);
+    *out = (size_t)value[0];
+    return true;
+}
+
 /* The key must be missing or zero: `what` is something this program does not do. */
 static bool refuse(struct reader *r, const char *name, const char *what, struct status *st)
 {
@@ -88,11 +106,11 @@ static bool refuse(struct reader *r, const char *name, const char *what, struct 
     if (!weights_has(r->w, key))
         return true;
     if (weights_is_array(r->w, key))
-        return status_fail(st, STATUS_UNSUPPORTED, "%s: %s are not supported", key, what);
+        return status_fail(st, STATUS_UNSUPPORTED, "%s: %s are not built in", key, what);
     if (!weights_u64(r->w, key, &value, st))
         return false;
     if (value != 0)
-        return status_fail(st, STATUS_UNSUPPORTED, "%s is %" PRIu64 ": %s are not supported", key,
+        return status_fail(st, STATUS_UNSUPPORTED, "%s is %" PRIu64 ": %s are not built in", key,
                            value, what);
     return true;
 }
@@ -105,7 +123,7 @@ static bool read_drafter(struct reader *r, struct hparams *hp, struct status *st
 
     hp->width_out = 0;
     if (!weights_has(r->w, key_of(r, "embedding_length_out")))
-        return refuse(r, shared, "layers that share keys and values", st);
+        return refuse(r, shared, "layers that share keys and values, as in E2B and E4B,", st);
     if (!read_size(r, "embedding_length_out", 1, HPARAMS_WIDTH_MAX, &hp->width_out, st))
         return false;
     return !weights_has(r->w, key_of(r, shared)) ||
@@ -114,8 +132,8 @@ static bool read_drafter(struct reader *r, struct hparams *hp, struct status *st
 
 static bool refuse_variants(struct reader *r, struct status *st)
 {
-    return refuse(r, "expert_count", "layers with experts", st) &&
-           refuse(r, "embedding_length_per_layer_input", "per-layer embeddings", st);
+    return refuse(r, "embedding_length_per_layer_input", "the per-layer embeddings of E2B and E4B",
+                  st);
 }
 
 /* Which layers slide: a flag per layer, or (older files) the period of the full ones. */
@@ -190,27 +208,29 @@ static bool read_layers(struct reader *r, struct hparams *hp, struct status *st)
         (void)snprintf(name, sizeof name, "blk.%zu.attn_v.weight", i);
         layer->value_own = weights_find(r->w, name) != NULL;
         (void)snprintf(name, sizeof name, "blk.%zu.ffn_gate_inp.weight", i);
-        if (weights_find(r->w, name))
-            return status_fail(st, STATUS_UNSUPPORTED,
-                               "'%s': layers with experts are not supported", name);
+        if (hp->experts == 0 && weights_find(r->w, name))
+            return status_fail(st, STATUS_CORRUPT, "'%s' is there, but no %s.expert_count", name,
+                               hp->arch);
     }
     return true;
 }
 
-static bool read_ff(struct reader *r, struct hparams *hp, struct status *st)
+static bool read_experts(struct reader *r, struct hparams *hp, struct status *st)
 {
-    int64_t ff[HPARAMS_LAYERS_MAX] = {0};
+    uint64_t count = 0;
 
-    if (!read_per_layer(r, "feed_forward_length", hp->layers, 1, HPARAMS_FF_MAX, ff, st))
+    if (hp->width_out > 0)
+        return refuse(r, "expert_count", "experts of a drafter", st);
+    if (weights_has(r->w, key_of(r, "expert_count")) && !weights_u64(r->w, r->key, &count, st))
         return false;
-    for (size_t i = 1; i < hp->layers; i++)
-        if (ff[i] != ff[0])
-            return status_fail(st, STATUS_UNSUPPORTED,
-                               "%s.feed_forward_length: layers of different width (%" PRId64
-                               ", %" PRId64 ") are not supported",
-                               hp->arch, ff[0], ff[i]);
-    hp->ff = (size_t)ff[0];
-    return true;
+    if (count > HPARAMS_EXPERTS_MAX)
+        return status_fail(st, STATUS_CORRUPT, "%s: %" PRIu64 " is not within [0, %d]", r->key,
+                           count, HPARAMS_EXPERTS_MAX);
+    hp->experts = (size_t)count;
+    return count == 0 ||
+           (read_equal(r, "expert_used_count", hp->layers, hp->experts, &hp->experts_used, st) &&
+            read_equal(r, "expert_feed_forward_length", hp->layers, HPARAMS_FF_MAX, &hp->expert_ff,
+                       st));
 }
 
 static void suppress(struct hparams *hp, int32_t id)
@@ -228,7 +248,8 @@ static void suppress(struct hparams *hp, int32_t id)
 }
 
 /* Files made before June 2026 have no list: the two rows that were overwritten with media vectors
- * at conversion are then found by name (spec model.md section 1.3). */
+ * at conversion are then found by name (spec model.md section 1.3). 26B-A4B and 31B have no list
+ * and whole rows: there the two are never right as a next token, so nothing is lost. */
 static bool suppress_by_name(struct reader *r, struct hparams *hp, struct status *st)
 {
     const char *key = "tokenizer.ggml.tokens";
@@ -306,8 +327,9 @@ static bool read_all(struct reader *r, struct hparams *hp, struct status *st)
            read_size(r, "context_length", 1, HPARAMS_CONTEXT_MAX, &hp->context, st) &&
            read_size(r, "attention.head_count", 1, HPARAMS_HEADS_MAX, &hp->heads, st) &&
            read_float(r, "attention.layer_norm_rms_epsilon", 1e-12, 1, &hp->eps, st) &&
-           read_float(r, "rope.freq_base", 1, 1e12, &hp->theta_full, st) && read_ff(r, hp, st) &&
-           read_layers(r, hp, st) &&
+           read_float(r, "rope.freq_base", 1, 1e12, &hp->theta_full, st) &&
+           read_equal(r, "feed_forward_length", hp->layers, HPARAMS_FF_MAX, &hp->ff, st) &&
+           read_experts(r, hp, st) && read_layers(r, hp, st) &&
            (hp->window == 0 ||
             read_float(r, "rope.freq_base_swa", 1, 1e12, &hp->theta_sliding, st)) &&
            read_vocabulary(r, hp, st) && read_suppressed(r, hp, st);

@@ -10,6 +10,7 @@
 #define HPARAMS_WIDTH_MAX 65536 /* of the residual stream, and of one head */
 #define HPARAMS_FF_MAX 1048576  /* of the MLP */
 #define HPARAMS_HEADS_MAX 1024
+#define HPARAMS_EXPERTS_MAX 1024
 #define HPARAMS_CONTEXT_MAX 4194304 /* positions; below 2^24, where float32 still counts */
 
 struct weights; /* engine/weights/weights.h */
@@ -24,11 +25,13 @@ struct hparams_layer {
 struct hparams {
     char arch[32]; /* prefix of the keys: "gemma4" */
     size_t layers, width, ff, heads, vocabulary;
-    size_t context;   /* positions the model was made for */
-    size_t width_out; /* of a drafter: the width of the model it drafts for; else 0 */
-    size_t window;    /* keys a sliding layer sees, the query's own included; 0: no such layer */
-    float eps;        /* of every RMS norm */
-    float soft_cap;   /* of the logits; 0: none */
+    size_t experts, experts_used; /* of a layer, of a token; 0: the model has none */
+    size_t expert_ff;             /* width of one expert */
+    size_t context;               /* positions the model was made for */
+    size_t width_out;             /* of a drafter: the width of the model it drafts for; else 0 */
+    size_t window;  /* keys a sliding layer sees, the query's own included; 0: no such layer */
+    float eps;      /* of every RMS norm */
+    float soft_cap; /* of the logits; 0: none */
     float theta_full, theta_sliding; /* bases of the rotary wavelengths */
     size_t n_suppressed;
     int32_t suppressed[HPARAMS_SUPPRESSED_MAX]; /* ids whose logits mean nothing, ascending */
@@ -36,7 +39,7 @@ struct hparams {
 };
 
 /* Read the metadata of architecture `arch` and check them against each other and against the
- * tensors there are (spec weights.md section 3.1). STATUS_UNSUPPORTED, in words: experts, per-layer
+ * tensors there are (spec weights.md sections 3.1, 7.1). STATUS_UNSUPPORTED, in words: per-layer
  * embeddings, shared KV layers (of a drafter: any that are not), layers of different MLP width.
  * *out is untouched on failure. */
 MUST_CHECK bool hparams_read(struct hparams *out, const struct weights *w, const char *arch,

@@ -28,18 +28,44 @@ static const struct architecture *find_architecture(const struct weights *w, str
     return NULL;
 }
 
-bool decoder_borrow(const struct model *m, const char *name, size_t in, size_t out,
-                    const struct tensor_view **view, struct status *st)
+static bool borrow_matrices(const struct model *m, const char *name, const size_t *dims,
+                            size_t n_dims, const struct tensor_view **view, struct status *st)
 {
     const struct tensor_view *found = NULL;
 
-    if (!weights_borrow(m->weights, name, (size_t[]){in, out}, 2, &found, st))
+    if (!weights_borrow(m->weights, name, dims, n_dims, &found, st))
         return false;
     if (!found->type->to_f32)
         return status_fail(st, STATUS_UNSUPPORTED, "tensor '%s': type %s holds no weights", name,
                            found->type->name);
     *view = found;
     return true;
+}
+
+bool decoder_borrow(const struct model *m, const char *name, size_t in, size_t out,
+                    const struct tensor_view **view, struct status *st)
+{
+    return borrow_matrices(m, name, (size_t[]){in, out}, 2, view, st);
+}
+
+bool decoder_borrow_slabs(const struct model *m, const char *name, const size_t dims[3],
+                          const struct tensor_view **view, struct status *st)
+{
+    return borrow_matrices(m, name, dims, 3, view, st);
+}
+
+struct tensor_view decoder_rows(const struct tensor_view *w, size_t first, size_t n)
+{
+    struct tensor_view rows = *w;
+    size_t row_bytes = w->dims[0] / w->type->block_values * w->type->block_bytes;
+
+    assert(first + n <= w->dims[1] * w->dims[2]);
+    rows.data = (const uint8_t *)w->data + first * row_bytes;
+    rows.n_dims = 2;
+    rows.dims[1] = n;
+    rows.dims[2] = 1;
+    rows.size_bytes = n * row_bytes;
+    return rows;
 }
 
 static bool check_heads(const struct hparams *hp, struct status *st)

@@ -88,7 +88,8 @@ void forward_abandon(struct forward *f);
  * (valid during the call) of all rows, in the order of the inputs:
  *   "embedding" and "hidden" (the normed stream; only rows that ask for logits), layer 0; and of
  *   every layer "q", "k", "v" (turned, [heads][head_dim]), "attention", "after_attention" and "out"
- *   (the residual stream). */
+ *   (the residual stream); with experts also "router" (probability of each), "experts" (numbers of
+ *   the chosen ones, best first) and "expert_weights". */
 typedef void forward_watch(void *context, size_t layer, const char *name, const float *values,
                            size_t rows, size_t width);
 /* watch NULL: none. */

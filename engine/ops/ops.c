@@ -2,6 +2,7 @@
 #include "engine/base/heap.h"
 #include "engine/base/pool.h"
 #include "engine/kernels/kernels.h"
+#include "engine/kernels/scalar.h"
 #include "engine/weights/weights.h"
 #include <assert.h>
 #include <stdio.h>
@@ -102,6 +103,11 @@ void activations_set(struct activations *a, const float *x, size_t rows, size_t 
     a->width = width;
     a->by_32.ready = false;
     a->by_256.ready = false;
+}
+
+size_t activations_rows(const struct activations *a)
+{
+    return a->rows;
 }
 
 struct round_job {
@@ -259,6 +265,22 @@ void ops_softcap(const struct ops *ops, float *x, size_t n, float cap)
 {
     struct elements_job job = {.set = ops->set, .out = x, .number = cap};
     pool_run(ops->pool, n, ELEMENTS_GRAIN, softcap_part, &job);
+}
+
+/* Rows are short (one number per expert): not worth a thread or a kernel of its own. */
+void ops_softmax(float *x, size_t rows, size_t width)
+{
+    for (size_t r = 0; r < rows; r++, x += width) {
+        float largest = x[0], sum = 0;
+        for (size_t i = 1; i < width; i++)
+            largest = x[i] > largest ? x[i] : largest;
+        for (size_t i = 0; i < width; i++) {
+            x[i] = scalar_exp(x[i] - largest);
+            sum += x[i];
+        }
+        for (size_t i = 0; i < width; i++)
+            x[i] /= sum;
+    }
 }
 
 static void rope_part(void *context, size_t begin, size_t end, size_t thread)

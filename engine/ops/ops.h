@@ -32,6 +32,7 @@ struct activations *activations_new(size_t rows_max, size_t width_max);
 void activations_free(struct activations *a);
 /* x [rows][width], borrowed until the next set; it must not change in between. */
 void activations_set(struct activations *a, const float *x, size_t rows, size_t width);
+size_t activations_rows(const struct activations *a); /* as set last */
 
 /* out[r][i] = sum over j of w[i][j] x[r][j], for begin <= i < end.
  *
@@ -58,6 +59,9 @@ void ops_gelu_mul(const struct ops *ops, float *out, const float *gate, const fl
 
 /* x = cap * tanh(x / cap), x [n], in place. */
 void ops_softcap(const struct ops *ops, float *x, size_t n, float cap);
+
+/* x = exp(x) / sum of exp(x), over each row of x [rows][width], in place. */
+void ops_softmax(float *x, size_t rows, size_t width);
 
 /* Frequencies of the rotary embedding, in two float32 steps (spec model.md section 3.2).
  *   out [head_dim / 2]; divisors [head_dim / 2] of the file's rope_freqs, NULL: none */

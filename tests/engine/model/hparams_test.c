@@ -147,7 +147,7 @@ static void test_variants_refused(void **state)
 {
     (void)state;
     refuse_value("embedding_length_per_layer_input", 256, STATUS_UNSUPPORTED,
-                 "per-layer embeddings are not supported");
+                 "per-layer embeddings of E2B and E4B are not built in");
     refuse_value("attention.shared_kv_layers", 2, STATUS_UNSUPPORTED, "share keys and values");
 }
 
@@ -163,17 +163,35 @@ static void test_missing_refused(void **state)
     refuse_without("blk.5.ffn_down.weight", STATUS_CORRUPT, "blk.5.ffn_down.weight");
 }
 
-static void test_experts_refused(void **state)
+static void test_experts(void **state)
 {
-    struct weights *w = golden_case_open("models/nano-moe-q4_0");
-    struct hparams hp;
+    struct buffer dense = file;
+    struct hparams hp = {0};
     struct status st = {0};
+    uint8_t *place;
 
     (void)state;
-    assert_false(hparams_read(&hp, w, "gemma4", &st));
-    assert_int_equal(st.code, STATUS_UNSUPPORTED);
-    assert_non_null(strstr(st.text, "experts are not supported"));
-    weights_close(w);
+    file = (struct buffer){0};
+    assert_true(
+        bytes_read_file(&file, "tests/golden/models/nano-moe-q4_0.gguf", (size_t)1 << 20, &st));
+    refuse_value("expert_count", 0, STATUS_CORRUPT, "'blk.0.ffn_gate_inp.weight' is there");
+    refuse_value("expert_count", 4, STATUS_CORRUPT, "ffn_gate_inp");
+    refuse_value("expert_count", 0xffffffff, STATUS_CORRUPT, "expert_count");
+    refuse_value("expert_used_count", 0, STATUS_CORRUPT, "expert_used_count: 0");
+    refuse_value("expert_used_count", 9, STATUS_CORRUPT, "expert_used_count: 9");
+    refuse_value("expert_feed_forward_length", 64, STATUS_CORRUPT, "ffn_gate_up_exps");
+    refuse_without("gemma4.expert_used_count", STATUS_CORRUPT, "expert_used_count");
+    refuse_without("blk.1.ffn_down_exps.weight", STATUS_CORRUPT, "blk.1.ffn_down_exps.weight");
+    refuse_without("blk.1.ffn_down_exps.scale", STATUS_CORRUPT, "blk.1.ffn_down_exps.scale");
+    refuse_without("blk.3.post_ffw_norm_2.weight", STATUS_CORRUPT, "blk.3.post_ffw_norm_2.weight");
+    assert_true(open_changed(&hp, &st));
+    assert_true(hp.experts == 8 && hp.experts_used == 2 && hp.expert_ff == 96);
+    /* A layer without a router is a plain one. */
+    place = find("blk.2.ffn_gate_inp.weight");
+    place[0] = 'X';
+    assert_true(open_changed(&hp, &st));
+    buffer_clear(&file);
+    file = dense;
 }
 
 static void test_reads(void **state)
@@ -210,7 +228,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values_refused),  cmocka_unit_test(test_variants_refused),
-        cmocka_unit_test(test_missing_refused), cmocka_unit_test(test_experts_refused),
+        cmocka_unit_test(test_missing_refused), cmocka_unit_test(test_experts),
         cmocka_unit_test(test_reads),
     };
     return cmocka_run_group_tests(tests, read_model, forget_model);

@@ -33,6 +33,19 @@ static void model_of(const struct weights *c, char *out, size_t size)
     (void)snprintf(out, size, "%.*s", (int)name.size, (const char *)name.data);
 }
 
+/* The experts that were chosen, as float numbers. */
+static void compare_chosen(const struct weights *c, const char *name, const float *values, size_t n)
+{
+    size_t n_expected = 0;
+    const int32_t *expected = golden_i32(c, name, &n_expected);
+
+    assert_int_equal(n, n_expected);
+    for (size_t i = 0; i < n; i++)
+        if ((float)expected[i] != values[i])
+            fail_msg("%s: '%s'[%zu] is %g, not %d", weights_path(c), name, i, (double)values[i],
+                     expected[i]);
+}
+
 static void compare(const struct weights *c, const char *name, const float *values, size_t n)
 {
     size_t n_expected = 0;
@@ -87,7 +100,10 @@ static void watch(void *context, size_t layer, const char *name, const float *va
         (void)snprintf(full, sizeof full, "%s", name);
     if (!weights_find(trace->c, full))
         return;
-    compare(trace->c, full, values, rows * width);
+    if (strcmp(name, "experts") == 0)
+        compare_chosen(trace->c, full, values, rows * width);
+    else
+        compare(trace->c, full, values, rows * width);
     trace->compared++;
 }
 
@@ -163,6 +179,23 @@ static void test_small_mixture(void **state)
     (void)check_case("text-small-q4_0-q6_k", NULL, 0);
 }
 
+/* Probabilities, choice and weights of the experts in a sliding and a full layer, beside the rest.
+ */
+static void test_nano_moe(void **state)
+{
+    const int32_t chunks[] = {1, 7, 13, 0};
+
+    (void)state;
+    assert_int_equal(check_case("text-nano-moe-q4_0", NULL, 0), 22);
+    (void)check_case("text-nano-moe-q4_0", chunks, 4);
+}
+
+static void test_nano_moe_f32(void **state)
+{
+    (void)state;
+    assert_int_equal(check_case("text-nano-moe-f32", NULL, 0), 22);
+}
+
 static void test_image(void **state)
 {
     (void)state;
@@ -210,7 +243,8 @@ int main(void)
         cmocka_unit_test(test_nano_f16),      cmocka_unit_test(test_small_q6_k),
         cmocka_unit_test(test_small_mixture), cmocka_unit_test(test_image),
         cmocka_unit_test(test_audio),         cmocka_unit_test(test_mixed),
-        cmocka_unit_test(test_chunks),
+        cmocka_unit_test(test_chunks),        cmocka_unit_test(test_nano_moe),
+        cmocka_unit_test(test_nano_moe_f32),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -380,6 +380,19 @@ static void test_attend_cuts(void **state)
 
 /* ---- exp, tanh, cos, sin ---- */
 
+/* Sums to one, keeps the order, and stands scores that exp alone would not. */
+static void test_softmax(void **state)
+{
+    float x[2][3] = {{1000, 999, -1000}, {-3, -3, -3}};
+
+    (void)state;
+    ops_softmax(x[0], 2, 3);
+    assert_true(fabs(x[0][0] - 1 / (1 + exp(-1))) < 1e-6 && x[0][2] == 0);
+    assert_true(fabs(x[0][0] + x[0][1] - 1.0) < 1e-6);
+    assert_true(x[1][0] == x[1][1] && x[1][1] == x[1][2]);
+    assert_true(fabs(x[1][0] - 1.0 / 3) < 1e-7);
+}
+
 static void test_gelu_and_softcap(void **state)
 {
     (void)state;
@@ -428,10 +441,10 @@ static void test_argmax(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_best_set),  cmocka_unit_test(test_golden_c),
-        cmocka_unit_test(test_matmul_cuts),      cmocka_unit_test(test_attend_cuts),
-        cmocka_unit_test(test_gelu_and_softcap), cmocka_unit_test(test_angles),
-        cmocka_unit_test(test_argmax),
+        cmocka_unit_test(test_golden_best_set), cmocka_unit_test(test_golden_c),
+        cmocka_unit_test(test_matmul_cuts),     cmocka_unit_test(test_attend_cuts),
+        cmocka_unit_test(test_softmax),         cmocka_unit_test(test_gelu_and_softcap),
+        cmocka_unit_test(test_angles),          cmocka_unit_test(test_argmax),
     };
     print_message("seed %llu\n", (unsigned long long)random_state);
     return cmocka_run_group_tests(tests, NULL, NULL);
