@@ -45,6 +45,18 @@ static const struct kernel_set sets[] = {
 #endif
     SET(c, 0),
 };
+
+#define PROBE(suffix, need) {                                                                      \
+    .name = #suffix, .needs = (need), .read = probe_read_##suffix, .int8 = probe_int8_##suffix,    \
+    .float32 = probe_float32_##suffix }
+
+static const struct probe probes[] = {
+#if defined(__x86_64__)
+    PROBE(avx512, CPU_AVX512 | CPU_VNNI),
+    PROBE(avx2, CPU_AVX2),
+#endif
+    PROBE(c, 0),
+};
 /* clang-format on */
 
 static bool fits(uint32_t needs)
@@ -68,6 +80,15 @@ const struct kernel_set *kernels_find(void)
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
         if (fits(sets[i].needs))
             return &sets[i];
+    assert(false); /* the last row needs nothing */
+    return NULL;
+}
+
+const struct probe *probe_find(void)
+{
+    for (size_t i = 0; i < sizeof probes / sizeof *probes; i++)
+        if (fits(probes[i].needs))
+            return &probes[i];
     assert(false); /* the last row needs nothing */
     return NULL;
 }

@@ -1,6 +1,7 @@
 /* sets.h - every kernel of this folder, for the tables in kernels.c and for their files. */
 #pragma once
 #include "engine/kernels/kernels.h"
+#include "engine/kernels/probe.h"
 
 matmul_kernel matmul_float_c; /* any type, through its to_f32 */
 matmul_kernel matmul_q8_0_c;  /* these: rounded activations */
@@ -23,6 +24,10 @@ void resize_across_c(uint8_t *out, size_t stride, const uint8_t *in, size_t widt
 void resize_down_c(uint8_t *out, size_t row_bytes, const uint8_t *in, size_t stride,
                    const struct resize_taps *taps, size_t y);
 
+uint64_t probe_read_c(const void *data, size_t size);
+size_t probe_int8_c(size_t products, int32_t *out);
+size_t probe_float32_c(size_t products, float *out);
+
 #if defined(__x86_64__)
 matmul_kernel matmul_float_avx2;
 matmul_kernel matmul_q8_0_avx2;
@@ -44,4 +49,11 @@ void resize_across_avx2(uint8_t *out, size_t stride, const uint8_t *in, size_t w
                         const struct resize_taps *taps, float *scratch);
 void resize_down_avx2(uint8_t *out, size_t row_bytes, const uint8_t *in, size_t stride,
                       const struct resize_taps *taps, size_t y);
+
+uint64_t probe_read_avx2(const void *data, size_t size);
+size_t probe_int8_avx2(size_t products, int32_t *out);
+size_t probe_float32_avx2(size_t products, float *out);
+uint64_t probe_read_avx512(const void *data, size_t size);
+size_t probe_int8_avx512(size_t products, int32_t *out);
+size_t probe_float32_avx512(size_t products, float *out);
 #endif

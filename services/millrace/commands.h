@@ -7,4 +7,5 @@ int ask_main(int argc, char **argv);
 int up_main(int argc, char **argv);
 int inspect_main(int argc, char **argv);
 int doctor_main(int argc, char **argv);
+int bench_main(int argc, char **argv);
 int conform_main(int argc, char **argv);

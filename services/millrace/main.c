@@ -14,6 +14,7 @@ static const struct command commands[] = {
     {"ask", ask_main, "ask a running line a question, with pictures and sound"},
     {"inspect", inspect_main, "what is in a model file, and does it fit this machine"},
     {"conform", conform_main, "golden cases through the real code: how far is each off?"},
+    {"bench", bench_main, "how fast is it here, and how near to the machine's limits?"},
     {"doctor", doctor_main, "is everything here that the line needs?"},
 };
 

@@ -30,11 +30,34 @@ def tiny(tmp_path_factory):
 
 
 # ---------------------------------------------------------------- help and refusals
-@pytest.mark.parametrize('command', ['up', 'ask', 'inspect', 'conform', 'doctor'])
+@pytest.mark.parametrize('command', ['up', 'ask', 'inspect', 'conform', 'bench', 'doctor'])
 def test_every_command_explains_itself(command):
     status, text = run(command, '--help')
     assert status == 0 and text.startswith(f'usage: millrace {command}')
     assert run(command, '--no-such-option')[0] == 2
+
+
+@pytest.mark.parametrize('options', [['--scale', '2'], ['--rounds', '0'], ['--depth', '0'], ['--type', 'q3_k'],
+                                     ['a.gguf', 'b.gguf']])
+def test_bench_refuses(options):
+    status, text = run('bench', *options)
+    assert status == 2 and text.startswith('bench: ')
+
+
+def test_bench_measures(tiny):
+    status, text = run('bench', tiny[0], '--media', tiny[1], '--rounds', '1', '--depth', '100', '--json')
+    assert status == 0, text
+    figures = json.loads(text)
+    for key in ['prefill_tokens_per_s', 'prefill512_tokens_per_s', 'decode_tokens_per_s', 'decode_of_limit',
+                'prefill_of_limit', 'bandwidth_bytes_per_s', 'int8_ops_per_s', 'batch4_of_one', 'verify4_of_one',
+                'picture_of_prefill', 'sound_of_prefill', 'start_s']:
+        assert figures[key] > 0, key
+
+
+def test_bench_says_where_it_cannot_write(tmp_path):
+    got = subprocess.run([MILLRACE, 'bench', '--scale', '0.125'], capture_output=True, text=True, timeout=60,
+                         env={**os.environ, 'TMPDIR': str(tmp_path / 'missing')})
+    assert got.returncode == 1 and 'missing' in got.stderr
 
 
 def test_no_command():
