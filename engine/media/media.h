@@ -9,6 +9,18 @@
 #define MEDIA_AUDIO_SAMPLES_MAX ((size_t)30 * MEDIA_AUDIO_RATE_HZ)
 #define MEDIA_BUDGET_DEFAULT 280 /* soft tokens a picture */
 
+/* A video, unless asked for otherwise: a frame a second, at most 60, of at most 70 soft tokens
+ * (spec media.md section 5). */
+#define VIDEO_FPS_DEFAULT 1.0
+#define VIDEO_FRAMES_DEFAULT 60
+#define VIDEO_BUDGET_DEFAULT 70
+#define VIDEO_FRAMES_MAX 240
+/* Of its sound track so much is heard, in pieces of at most 30 s. */
+#define VIDEO_SOUND_S_DEFAULT 60
+#define VIDEO_SOUND_S_MAX ((size_t)300)
+#define VIDEO_SOUNDS_MAX 10 /* pieces */
+#define VIDEO_TIME_SIZE 24  /* bytes of "mm:ss", whatever the minutes */
+
 struct projector; /* the matrices of a media file ("mmproj") */
 struct weights;
 
@@ -57,3 +69,14 @@ MUST_CHECK bool image_embed(const struct projector *p, float *out, const uint8_t
 size_t audio_tokens(const struct media_shape *shape, size_t n_samples);
 /* out [tokens][width], samples [n] mono 16 kHz in [-1,1]; the last frame is padded with zeros. */
 void audio_embed(const struct projector *p, float *out, const float *samples, size_t n);
+
+/* Which frames of a clip are shown: floor(seconds * fps) of them (at least 1, at most frames_max),
+ * evenly spread from the first frame on; of each moment the frame that is seen then, and none
+ * twice. So of a clip of even rate they are the indices floor(i * n / count).
+ *   out       [frames_max] indices, ascending; returns how many
+ *   times_us  [n] when each frame appears, ascending; n > 0
+ *   end_us    when the last one disappears */
+size_t video_choose(size_t *out, const int64_t *times_us, size_t n, int64_t end_us, double fps,
+                    size_t frames_max);
+/* "mm:ss", both rounded down; minutes run on past 59. */
+void video_time(char out[VIDEO_TIME_SIZE], int64_t time_us);

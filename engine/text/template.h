@@ -16,7 +16,19 @@ enum media_kind { MEDIA_NONE = 0, MEDIA_IMAGE = 1, MEDIA_VIDEO = 2, MEDIA_AUDIO 
 struct chat_part {
     enum media_kind kind;
     struct span text; /* UTF-8; of a text part */
-    size_t medium;    /* of a medium: index into chat.media_tokens */
+    size_t medium;    /* of a medium: index into chat.media */
+};
+
+/* What of a medium stands in the prompt (spec media.md section 6): a picture or a sound is one run
+ * of slots. A video is its frames, each behind its time and a space, joined by a space; then, as if
+ * they were sounds that follow it, the pieces of its sound track. */
+struct chat_medium {
+    size_t tokens; /* soft tokens of a picture, a sound, each frame; 0: the bare marker, as the
+                    * template leaves it */
+    const struct span *times; /* video: [n_frames] "mm:ss" */
+    size_t n_frames;
+    const size_t *sounds; /* video: [n_sounds] soft tokens of each piece, none 0 */
+    size_t n_sounds;
 };
 
 struct chat_call {
@@ -56,8 +68,7 @@ struct chat {
     /* The template ends a last message with calls, answers and text so that the model has no turn
      * to go on with (spec chat.md section 3). We leave that text out; true: as the template. */
     bool keep_flaw;
-    const size_t *media_tokens; /* [n_media] soft tokens of each medium, in order of appearance;
-                                 * 0, or NULL for all: the bare marker, as the template leaves it */
+    const struct chat_medium *media; /* [n_media] in order of appearance; NULL: bare markers */
     size_t n_media;
 };
 
@@ -65,7 +76,7 @@ struct chat {
 struct soft_span {
     size_t start, count; /* in tokens */
     enum media_kind kind;
-    size_t medium; /* which medium fills it */
+    size_t medium; /* which medium fills it; of a video there are several runs, in order */
 };
 
 struct prompt {
@@ -84,6 +95,7 @@ void prompt_clear(struct prompt *p);
  * ("messages[2].tool_calls[0].function.arguments: not an object"), on what the template refuses
  * and on tools that are no list of functions; out is then untouched. A later system message is a
  * turn of its own. A medium at a place that is not shown (a tool message without its call, a first
- * system message) is refused, unless it has 0 tokens: spans are all media, in order. */
+ * system message) is refused, unless it has 0 tokens: spans are all media, in order. Cuts after
+ * media are behind all of a video, its sound included. */
 MUST_CHECK bool template_render(const struct tokenizer *t, const struct chat *chat,
                                 struct prompt *out, struct status *st);

@@ -7,7 +7,7 @@ void writer_init(struct writer *w, const struct tokenizer *t, const struct chat 
     *w = (struct writer){.tokenizer = t,
                          .prompt = prompt,
                          .n_media = chat->n_media,
-                         .media_tokens = chat->media_tokens,
+                         .media = chat->media,
                          .missing = SPECIAL_COUNT};
 }
 
@@ -71,43 +71,66 @@ static const struct {
     // clang-format on
 };
 
-bool write_medium(struct writer *w, enum media_kind kind, size_t medium, struct status *st)
+/* One run of slots between its marks. */
+static void write_slots(struct writer *w, enum media_kind kind, size_t slots, size_t medium)
 {
     struct prompt *prompt = w->prompt;
-    if (w->media_tokens != NULL && medium >= w->n_media)
-        return status_fail(st, STATUS_INVALID, "medium %zu of %zu", medium, w->n_media);
-    const size_t slots = w->media_tokens == NULL ? 0 : w->media_tokens[medium];
-    if (slots == 0) {
-        write_special(w, marks[kind].slot);
-        return true;
-    }
-    if (kind == MEDIA_VIDEO)
-        return status_fail(st, STATUS_UNSUPPORTED, "video");
     write_special(w, marks[kind].begin);
-    if (slots > TEMPLATE_TOKENS_MAX) {
-        w->too_long = true;
-        return true;
-    }
+    w->too_long = w->too_long || slots > TEMPLATE_TOKENS_MAX;
+    if (w->too_long)
+        return;
     prompt->spans = heap_resize(prompt->spans, prompt->n_spans + 1, sizeof(prompt->spans[0]));
     prompt->spans[prompt->n_spans++] = (struct soft_span){prompt->ids.size, slots, kind, medium};
     for (size_t i = 0; i < slots && !w->too_long; i++)
         write_special(w, marks[kind].slot);
     write_special(w, marks[kind].end);
+}
+
+static bool write_video(struct writer *w, const struct chat_medium *video, size_t medium,
+                        struct status *st)
+{
+    if (video->n_frames == 0)
+        return status_fail(st, STATUS_INVALID, "medium %zu: a video without frames", medium);
+    for (size_t i = 0; i < video->n_frames; i++) {
+        if (i > 0)
+            write_ours(w, " ");
+        write_text(w, video->times[i]);
+        write_ours(w, " ");
+        write_slots(w, MEDIA_VIDEO, video->tokens, medium);
+    }
+    for (size_t i = 0; i < video->n_sounds; i++)
+        write_slots(w, MEDIA_AUDIO, video->sounds[i], medium);
+    return true;
+}
+
+bool write_medium(struct writer *w, enum media_kind kind, size_t medium, struct status *st)
+{
+    if (w->media != NULL && medium >= w->n_media)
+        return status_fail(st, STATUS_INVALID, "medium %zu of %zu", medium, w->n_media);
+    if (w->media == NULL || w->media[medium].tokens == 0) {
+        write_special(w, marks[kind].slot);
+        return true;
+    }
+    if (kind != MEDIA_VIDEO)
+        write_slots(w, kind, w->media[medium].tokens, medium);
+    else if (!write_video(w, &w->media[medium], medium, st))
+        return false;
     write_cut(w);
     return true;
 }
 
-/* Every medium has its span, in order: whoever fills the slots counts on it. */
+/* Every medium has its spans, in order: whoever fills the slots counts on it. */
 static bool check_media(const struct writer *w, struct status *st)
 {
     size_t n = 0;
-    for (size_t i = 0; w->media_tokens != NULL && i < w->n_media; i++) {
-        if (w->media_tokens[i] == 0)
+    for (size_t i = 0; w->media != NULL && i < w->n_media; i++) {
+        if (w->media[i].tokens == 0)
             continue;
         if (n == w->prompt->n_spans || w->prompt->spans[n].medium != i)
             return status_fail(st, STATUS_INVALID,
                                "messages: medium %zu is at a place that is not shown", i);
-        n++;
+        while (n < w->prompt->n_spans && w->prompt->spans[n].medium == i)
+            n++;
     }
     return true;
 }

@@ -12,7 +12,7 @@ struct writer {
     struct prompt *prompt;
     struct buffer pending;
     size_t n_media;
-    const size_t *media_tokens;
+    const struct chat_medium *media; /* NULL: bare markers */
     enum special missing; /* the first control token that the vocabulary lacks; SPECIAL_COUNT */
     bool too_long;
 };
@@ -26,8 +26,8 @@ void write_text(struct writer *w, struct span text);
 void write_ours(struct writer *w, const char *text); /* no control token in it */
 void write_quoted(struct writer *w, struct span text);
 
-/* The marker of a medium, its slots and span, and a cut after it. Fails for slots of a video, and
- * for a medium that the chat does not have. */
+/* What a medium is in the prompt (struct chat_medium), its spans, and a cut after it. Fails for a
+ * medium that the chat does not have, and for a video without frames. */
 MUST_CHECK bool write_medium(struct writer *w, enum media_kind kind, size_t medium,
                              struct status *st);
 

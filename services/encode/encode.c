@@ -1,8 +1,8 @@
 #include "services/encode/encode.h"
 #include "engine/base/heap.h"
-#include "engine/media/media.h"
 #include "engine/text/template.h"
 #include "engine/weights/weights.h"
+#include "services/encode/pieces.h"
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,27 +10,16 @@
 #define JOBS_MAX 4
 #define TOKENS_A_TICK 32 /* soft tokens between two looks at the socket: about 0.1 s at 12B */
 
-/* A medium of a job, as ingest made it. */
-struct frame {
-    enum media_kind kind;
-    struct blob *blob;
-    size_t height, width; /* of a picture, in pixels */
-    size_t samples;       /* of a sound */
-    size_t tokens;
-};
-
 /* A job between its arrival and its result. */
 struct work {
     bool used;
     struct rid rid;
     uint32_t epoch;
     struct prompt prompt;
-    struct frame frames[BLOBS_MAX];
-    size_t n_frames;
-    size_t frame, token; /* the next soft token to make */
+    struct pieces pieces;
+    size_t piece, token; /* the next soft token to make */
     size_t row;          /* and its row in soft */
-    struct blob *soft;   /* [rows][width] f32, or NULL */
-    size_t rows;
+    struct blob *soft;   /* [pieces.rows][width] f32, or NULL */
 };
 
 struct encode {
@@ -89,8 +78,7 @@ fail:
 
 static void work_clear(struct work *work)
 {
-    for (size_t i = 0; i < work->n_frames; i++)
-        blob_drop(work->frames[i].blob);
+    pieces_clear(&work->pieces);
     blob_drop(work->soft);
     prompt_clear(&work->prompt);
     *work = (struct work){0};
@@ -109,78 +97,12 @@ void encode_close(void *self)
     heap_free(e);
 }
 
-/* ------------------------------------------------------------------ frames of a job */
-
-static bool read_picture(const struct encode *e, const struct blob_desc *desc, struct frame *frame,
-                         struct status *st)
-{
-    const struct media_shape *shape = projector_shape(e->projector);
-
-    if (desc->type != BLOB_U8 || desc->n_dims != 3 || desc->dims[2] != 3)
-        return status_fail(st, STATUS_CORRUPT, "image.rgb: not u8 [height][width][3]");
-    frame->kind = MEDIA_IMAGE;
-    frame->height = desc->dims[0];
-    frame->width = desc->dims[1];
-    if (frame->height == 0 || frame->width == 0 || frame->height % shape->patch_px ||
-        frame->width % shape->patch_px)
-        return status_fail(st, STATUS_CORRUPT, "image.rgb: %zux%zu is no multiple of %zu",
-                           frame->height, frame->width, shape->patch_px);
-    size_t rows = frame->height / shape->patch_px;
-    size_t columns = frame->width / shape->patch_px;
-    if (rows > shape->positions || columns > shape->positions)
-        return status_fail(st, STATUS_CORRUPT, "image.rgb: %zux%zu tiles, the model has %zu", rows,
-                           columns, shape->positions);
-    frame->tokens = rows * columns;
-    return true;
-}
-
-static bool read_sound(const struct encode *e, const struct blob_desc *desc, struct frame *frame,
-                       struct status *st)
-{
-    if (desc->type != BLOB_F32 || desc->n_dims != 1)
-        return status_fail(st, STATUS_CORRUPT, "audio.pcm: not f32 [samples]");
-    if (desc->dims[0] == 0 || desc->dims[0] > MEDIA_AUDIO_SAMPLES_MAX)
-        return status_fail(st, STATUS_CORRUPT, "audio.pcm: %zu samples, allowed are 1 to %zu",
-                           desc->dims[0], MEDIA_AUDIO_SAMPLES_MAX);
-    frame->kind = MEDIA_AUDIO;
-    frame->samples = desc->dims[0];
-    frame->tokens = audio_tokens(projector_shape(e->projector), frame->samples);
-    const float *samples = (const float *)(const void *)blob_data(frame->blob);
-    for (size_t i = 0; i < frame->samples; i++)
-        if (!(samples[i] >= -4.0F && samples[i] <= 4.0F))
-            return status_fail(st, STATUS_CORRUPT, "audio.pcm: sample %zu is out of range", i);
-    return true;
-}
-
-static bool read_frames(const struct encode *e, const struct msg *job, struct work *work,
-                        struct status *st)
-{
-    for (size_t i = 0; i < job->head.n_blobs; i++) {
-        const struct blob_desc *desc = &job->head.blobs[i];
-        bool picture = strcmp(desc->name, "image.rgb") == 0;
-        bool sound = strcmp(desc->name, "audio.pcm") == 0;
-
-        if (!picture && !sound)
-            continue;
-        if (!e->projector)
-            return status_fail(st, STATUS_UNSUPPORTED,
-                               "this line has no media file: pictures and sound are not read");
-        struct frame *frame = &work->frames[work->n_frames++];
-        frame->blob = blob_keep(job->blobs[i]);
-        if (!(picture ? read_picture(e, desc, frame, st) : read_sound(e, desc, frame, st)))
-            return false;
-        work->rows += frame->tokens;
-    }
-    return true;
-}
-
 /* ------------------------------------------------------------------ turns to a chat */
 
 struct arrays {
     struct chat_message *messages;
     struct chat_part *parts;
     struct chat_call *calls;
-    size_t tokens[BLOBS_MAX];
 };
 
 static void arrays_clear(struct arrays *a)
@@ -205,15 +127,15 @@ static enum media_kind kind_of(enum turn_part_kind kind)
     return MEDIA_NONE;
 }
 
-static bool copy_parts(const struct turn *turn, struct chat_part *parts, const struct work *work,
-                       size_t *medium, struct status *st)
+static bool copy_parts(const struct turn *turn, struct chat_part *parts,
+                       const struct pieces *pieces, size_t *medium, struct status *st)
 {
     for (size_t i = 0; i < turn->n_parts; i++) {
         enum media_kind kind = kind_of(turn->parts[i].kind);
         parts[i] = (struct chat_part){.kind = kind, .text = turn->parts[i].text};
         if (kind == MEDIA_NONE)
             continue;
-        if (*medium >= work->n_frames || work->frames[*medium].kind != kind)
+        if (*medium >= pieces->n_media || pieces->kinds[*medium] != kind)
             return status_fail(st, STATUS_CORRUPT, "turns: medium %zu has no frame of its kind",
                                *medium);
         parts[i].medium = (*medium)++;
@@ -221,7 +143,7 @@ static bool copy_parts(const struct turn *turn, struct chat_part *parts, const s
     return true;
 }
 
-static bool make_chat(const struct turns *turns, const struct work *work, struct arrays *a,
+static bool make_chat(const struct turns *turns, const struct pieces *pieces, struct arrays *a,
                       struct chat *chat, struct status *st)
 {
     size_t n_parts = 0;
@@ -252,7 +174,7 @@ static bool make_chat(const struct turns *turns, const struct work *work, struct
                                                .reasoning = turn->reasoning,
                                                .tool_call_id = turn->tool_call_id,
                                                .name = turn->name};
-        if (!copy_parts(turn, part, work, &medium, st))
+        if (!copy_parts(turn, part, pieces, &medium, st))
             return false;
         part += turn->n_parts;
         for (size_t k = 0; k < turn->n_calls; k++)
@@ -260,15 +182,13 @@ static bool make_chat(const struct turns *turns, const struct work *work, struct
                                          .name = turn->calls[k].name,
                                          .arguments = turn->calls[k].arguments};
     }
-    if (medium != work->n_frames)
-        return status_fail(st, STATUS_CORRUPT, "turns: %zu media, %zu frames", medium,
-                           work->n_frames);
-    for (size_t i = 0; i < work->n_frames; i++)
-        a->tokens[i] = work->frames[i].tokens;
+    if (medium != pieces->n_media)
+        return status_fail(st, STATUS_CORRUPT, "turns: %zu media, %zu came decoded", medium,
+                           pieces->n_media);
     chat->messages = a->messages;
     chat->n_messages = turns->n;
-    chat->media_tokens = a->tokens;
-    chat->n_media = work->n_frames;
+    chat->media = pieces->media;
+    chat->n_media = pieces->n_media;
     return true;
 }
 
@@ -290,7 +210,7 @@ static bool render(const struct encode *e, const struct msg *job, struct work *w
     (void)field_bool(job->head.fields, "thinking", &chat.thinking);
     (void)field_bool(job->head.fields, "preserve_thinking", &chat.preserve_thinking);
     bool ok = turns_unpack(&turns, blob_span(job, "turns"), st) &&
-              make_chat(&turns, work, &arrays, &chat, st) &&
+              make_chat(&turns, &work->pieces, &arrays, &chat, st) &&
               template_render(e->tokenizer, &chat, &work->prompt, st);
     arrays_clear(&arrays);
     turns_clear(&turns);
@@ -313,12 +233,12 @@ bool encode_job(void *self, const struct msg *job, struct outbox *out, enum faul
         return status_fail(st, STATUS_BUSY, "encode: more jobs than credit");
     }
     *work = (struct work){.used = true, .rid = job->head.rid, .epoch = job->head.epoch};
-    if (!read_frames(e, job, work, st) || !render(e, job, work, st)) {
+    if (!pieces_read(&work->pieces, e->projector, job, st) || !render(e, job, work, st)) {
         work_clear(work);
         return false;
     }
-    if (work->rows)
-        work->soft = blob_new(work->rows * e->width * sizeof(float));
+    if (work->pieces.rows)
+        work->soft = blob_new(work->pieces.rows * e->width * sizeof(float));
     return true;
 }
 
@@ -336,28 +256,27 @@ void encode_cancel(void *self, struct rid rid, uint32_t epoch)
 /* Makes some soft tokens; true when all of the job's are there. */
 static bool project_some(const struct encode *e, struct work *work, struct status *st, bool *failed)
 {
-    if (work->frame == work->n_frames)
+    if (work->piece == work->pieces.n)
         return true;
-    const struct frame *frame = &work->frames[work->frame];
+    const struct piece *piece = &work->pieces.items[work->piece];
     float *rows = (float *)(void *)blob_data(work->soft) + work->row * e->width;
-    size_t n = frame->tokens - work->token;
+    size_t n = piece->tokens - work->token;
 
-    if (frame->kind == MEDIA_AUDIO) {
-        audio_embed(e->projector, rows, (const float *)(const void *)blob_data(frame->blob),
-                    frame->samples);
+    if (piece->kind == MEDIA_AUDIO) {
+        audio_embed(e->projector, rows, piece->samples, piece->n_samples);
     } else {
         if (n > TOKENS_A_TICK)
             n = TOKENS_A_TICK;
-        *failed = !image_embed(e->projector, rows, blob_data(frame->blob), frame->height,
-                               frame->width, work->token, n, st);
+        *failed = !image_embed(e->projector, rows, piece->rgb, piece->height, piece->width,
+                               work->token, n, st);
     }
     work->token += n;
     work->row += n;
-    if (work->token == frame->tokens) {
-        work->frame++;
+    if (work->token == piece->tokens) {
+        work->piece++;
         work->token = 0;
     }
-    return work->frame == work->n_frames;
+    return work->piece == work->pieces.n;
 }
 
 static void add_ids(struct msg *msg, const char *name, const struct ids *ids)
@@ -388,15 +307,15 @@ static void send_result(const struct encode *e, struct work *work, struct outbox
 
     msg->head.last = true;
     add_ids(msg, "ids", &work->prompt.ids);
-    if (work->rows) {
+    if (work->pieces.rows) {
         add_spans(msg, &work->prompt);
-        msg_add_take(msg, "soft", BLOB_F32, (size_t[]){work->rows, e->width}, 2,
+        msg_add_take(msg, "soft", BLOB_F32, (size_t[]){work->pieces.rows, e->width}, 2,
                      blob_keep(work->soft));
     }
     add_ids(msg, "cuts", &work->prompt.cuts);
     msg_add_take(msg, "start", BLOB_U8, (size_t[]){1}, 1, blob_copy(&start, 1));
     fields_int(&fields, "prompt_tokens", (int64_t)work->prompt.ids.size);
-    fields_int(&fields, "media_tokens", (int64_t)work->rows);
+    fields_int(&fields, "media_tokens", (int64_t)work->pieces.rows);
     fields_finish(&fields, &packed);
     msg->head.fields = buffer_span(&packed);
     outbox_result_take(out, work->rid, work->epoch, msg);

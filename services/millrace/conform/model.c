@@ -1,3 +1,4 @@
+#define _GNU_SOURCE /* memmem */
 /* Cases with a model: logits of every position, intermediate values, media, pieces, greedy runs. */
 #include "engine/model/model.h"
 #include "engine/base/heap.h"
@@ -163,6 +164,60 @@ static void sound(struct bench *b)
     heap_free(frames);
 }
 
+#define CLIP_FRAMES_MAX 4096
+
+/* Whether the prompt has a frame at this time; *rest is what is behind it. */
+static bool find_time(struct span *rest, int64_t time_us)
+{
+    char time[VIDEO_TIME_SIZE];
+    char words[VIDEO_TIME_SIZE + 12];
+
+    video_time(time, time_us);
+    (void)snprintf(words, sizeof words, "%s <|image>", time);
+    const uint8_t *at = memmem(rest->data, rest->size, words, strlen(words));
+    if (!at)
+        return false;
+    at += strlen(words);
+    *rest = span_of(at, rest->size - (size_t)(at - rest->data));
+    return true;
+}
+
+/* The case shows a frame a second of a clip of even rate, whose rate and length follow from the
+ * indices: the same frames are chosen, and the prompt has their times in order. */
+static void choose_frames(struct bench *b)
+{
+    struct conform_case *c = b->c;
+    struct span rest;
+    struct status st = {0};
+    int64_t times_us[CLIP_FRAMES_MAX];
+    size_t chosen[CLIP_FRAMES_MAX];
+    int32_t got[CLIP_FRAMES_MAX];
+    size_t n;
+    const int32_t *indices = conform_i32(c, "frame_indices", &n);
+
+    if (!indices)
+        return;
+    if (n < 2 || indices[1] < 1 || n * (size_t)indices[1] > CLIP_FRAMES_MAX) {
+        conform_fail(c, "frame_indices: no clip has these");
+        return;
+    }
+    if (!weights_string(c->file, "golden.prompt", &rest, &st)) {
+        conform_fail(c, "%s", st.text);
+        return;
+    }
+    const size_t rate_hz = (size_t)indices[1];
+    for (size_t i = 0; i < n * rate_hz; i++)
+        times_us[i] = (int64_t)(i * 1000000 / rate_hz);
+    size_t count = video_choose(chosen, times_us, n * rate_hz, (int64_t)n * 1000000,
+                                VIDEO_FPS_DEFAULT, CLIP_FRAMES_MAX);
+    for (size_t i = 0; i < count; i++) {
+        got[i] = (int32_t)chosen[i];
+        if (!find_time(&rest, times_us[chosen[i]]))
+            conform_fail(c, "golden.prompt: the time of frame %zu is not there", i);
+    }
+    conform_compare_i32(c, "frame_indices", got, count);
+}
+
 static void read_media(struct bench *b)
 {
     static const struct {
@@ -181,6 +236,8 @@ static void read_media(struct bench *b)
         }
     if (conform_has(b->c, "audio.samples"))
         sound(b);
+    if (conform_has(b->c, "frame_indices"))
+        choose_frames(b);
 }
 
 /* ------------------------------------------------------------------ the prompt */

@@ -212,13 +212,109 @@ static void test_refused_projector(void **state)
     weights_close(other);
 }
 
+/* ---- video ---- */
+
+#define CLIP_MAX 4000
+
+/* Frames of an even rate; returns when the clip ends. */
+static int64_t even_clip(int64_t *times_us, size_t n, int64_t rate, int64_t rate_base)
+{
+    for (size_t i = 0; i < n; i++)
+        times_us[i] = (int64_t)i * 1000000 * rate_base / rate;
+    return (int64_t)n * 1000000 * rate_base / rate;
+}
+
+static void test_frames_of_even_clips(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t n;
+        int64_t rate, base;
+        double fps;
+        size_t frames_max, count;
+    } rows[] = {
+        {300, 30, 1, 1, 60, 10},    {300, 30, 1, 1, 4, 4},        {3000, 25, 1, 1, 60, 60},
+        {30, 10, 1, 1, 60, 3},      {299, 30000, 1001, 1, 60, 9}, {720, 24000, 1001, 2, 60, 60},
+        {100, 30, 1, 30, 240, 100}, {20, 30, 1, 1, 60, 1},        {3600, 60, 1, 0.5, 60, 30},
+        {5, 1, 2, 1, 60, 5}, /* a frame every two seconds: each of them once */
+    };
+    int64_t times_us[CLIP_MAX];
+    size_t chosen[CLIP_MAX];
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        const int64_t end_us = even_clip(times_us, rows[i].n, rows[i].rate, rows[i].base);
+        const size_t count =
+            video_choose(chosen, times_us, rows[i].n, end_us, rows[i].fps, rows[i].frames_max);
+        assert_int_equal(count, rows[i].count);
+        for (size_t k = 0; k < count; k++)
+            assert_int_equal(chosen[k], k * rows[i].n / count);
+    }
+}
+
+/* Times as Matroska has them, and a clip that does not begin at 0: the same frames. */
+static void test_frames_of_rounded_times(void **state)
+{
+    (void)state;
+    int64_t times_us[CLIP_MAX];
+    size_t chosen[CLIP_MAX];
+    even_clip(times_us, 900, 30000, 1001);
+    for (size_t i = 0; i < 900; i++)
+        times_us[i] = (times_us[i] + 500) / 1000 * 1000 + 40000;
+    const size_t count = video_choose(chosen, times_us, 900, 30030000 + 40000, 1, 60);
+    assert_int_equal(count, 30);
+    for (size_t k = 0; k < count; k++)
+        assert_int_equal(chosen[k], k * 30);
+}
+
+/* Of each moment the frame that is seen then; one that stands still is shown once. */
+static void test_frames_of_uneven_clips(void **state)
+{
+    (void)state;
+    static const int64_t times_us[] = {0, 100000, 200000, 4000000, 4100000, 9900000};
+    size_t chosen[60];
+    size_t count = video_choose(chosen, times_us, 6, 10000000, 1, 60);
+    static const size_t wanted[] = {0, 2, 3, 4}; /* of second 0, 1 to 3, 4, 5 to 9 */
+    assert_int_equal(count, 4);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(chosen[i], wanted[i]);
+    count = video_choose(chosen, times_us, 6, 10000000, 1, 1);
+    assert_int_equal(count, 1);
+    assert_int_equal(chosen[0], 0);
+    /* One frame, no length, times that stand still: never more than there is. */
+    assert_int_equal(video_choose(chosen, times_us, 1, 0, 1, 60), 1);
+    static const int64_t still_us[] = {7, 7, 7};
+    assert_int_equal(video_choose(chosen, still_us, 3, 7, 30, 60), 1);
+}
+
+static void test_video_times(void **state)
+{
+    (void)state;
+    static const struct {
+        int64_t us;
+        const char *text;
+    } rows[] = {{0, "00:00"},          {-5, "00:00"},          {999999, "00:00"},
+                {1000000, "00:01"},    {59999999, "00:59"},    {60000000, "01:00"},
+                {3660000000, "61:00"}, {6000000000, "100:00"}, {INT64_MAX, "153722867280:54"}};
+    char out[VIDEO_TIME_SIZE];
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        video_time(out, rows[i].us);
+        assert_string_equal(out, rows[i].text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused_sizes),   cmocka_unit_test(test_refused_projector),
-        cmocka_unit_test(test_sizes),           cmocka_unit_test(test_pictures),
-        cmocka_unit_test(test_more_resizing),   cmocka_unit_test(test_picture_embedding),
+        cmocka_unit_test(test_refused_sizes),
+        cmocka_unit_test(test_refused_projector),
+        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_pictures),
+        cmocka_unit_test(test_more_resizing),
+        cmocka_unit_test(test_picture_embedding),
         cmocka_unit_test(test_sound_embedding),
+        cmocka_unit_test(test_frames_of_even_clips),
+        cmocka_unit_test(test_frames_of_rounded_times),
+        cmocka_unit_test(test_frames_of_uneven_clips),
+        cmocka_unit_test(test_video_times),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -67,7 +67,9 @@ static void test_refuses_tools(void **state)
 static void refuse_message(const struct chat_message *message, const char *why)
 {
     const struct chat_message messages[] = {{.role = CHAT_USER}, *message, {.role = CHAT_USER}};
-    refuse(&(struct chat){.messages = messages, .n_messages = 3, .media_tokens = (size_t[]){5, 0}},
+    refuse(&(struct chat){.messages = messages,
+                          .n_messages = 3,
+                          .media = (struct chat_medium[]){{.tokens = 5}, {0}}},
            why);
 }
 
@@ -102,18 +104,20 @@ static void test_refuses_media(void **state)
     (void)state;
     const struct chat_part video = {.kind = MEDIA_VIDEO};
     const struct chat_message message = {.role = CHAT_USER, .parts = &video, .n_parts = 1};
-    struct chat chat = {
-        .messages = &message, .n_messages = 1, .media_tokens = (size_t[]){10}, .n_media = 1};
-    refuse(&chat, "messages[0].content[0]: video");
+    struct chat chat = {.messages = &message,
+                        .n_messages = 1,
+                        .media = (struct chat_medium[]){{.tokens = 10}},
+                        .n_media = 1};
+    refuse(&chat, "messages[0].content[0]: medium 0: a video without frames");
     const struct chat_part image = {.kind = MEDIA_IMAGE};
     const struct chat_message large = {.role = CHAT_USER, .parts = &image, .n_parts = 1};
     chat.messages = &large;
-    chat.media_tokens = (size_t[]){TEMPLATE_TOKENS_MAX + 1};
+    chat.media = (struct chat_medium[]){{.tokens = TEMPLATE_TOKENS_MAX + 1}};
     refuse(&chat, "prompt of more than 1048576 tokens");
-    chat.media_tokens = (size_t[]){TEMPLATE_TOKENS_MAX};
+    chat.media = (struct chat_medium[]){{.tokens = TEMPLATE_TOKENS_MAX}};
     refuse(&chat, "prompt of more than 1048576 tokens");
     /* Not shown: in a first system message, in an answer without its call. */
-    chat.media_tokens = (size_t[]){4};
+    chat.media = (struct chat_medium[]){{.tokens = 4}};
     const struct chat_message lost[] = {
         {.role = CHAT_SYSTEM, .is_list = true, .parts = &image, .n_parts = 1},
         {.role = CHAT_TOOL, .is_list = true, .parts = &image, .n_parts = 1},
@@ -231,7 +235,7 @@ static void test_spans_and_cuts(void **state)
     const struct chat chat = {.messages = messages,
                               .n_messages = 2,
                               .generation_prompt = true,
-                              .media_tokens = (size_t[]){3, 2},
+                              .media = (struct chat_medium[]){{.tokens = 3}, {.tokens = 2}},
                               .n_media = 2};
     struct prompt prompt;
     struct buffer text = {0};
@@ -254,6 +258,50 @@ static void test_spans_and_cuts(void **state)
     static const int32_t cuts[] = {7, 15, 20, 22};
     assert_int_equal(prompt.cuts.size, 4);
     assert_memory_equal(prompt.cuts.data, cuts, sizeof(cuts));
+    buffer_clear(&text);
+    prompt_clear(&prompt);
+}
+
+/* A video with sound between text and a picture: one cut behind all of it. */
+static void test_video(void **state)
+{
+    (void)state;
+    const struct chat_part parts[] = {
+        {.text = span_text("a")},
+        {.kind = MEDIA_VIDEO, .medium = 0},
+        {.kind = MEDIA_IMAGE, .medium = 1},
+    };
+    const struct chat_message message = {.role = CHAT_USER, .parts = parts, .n_parts = 3};
+    const struct span times[] = {span_text("00:00"), span_text("61:07")};
+    const struct chat_medium media[] = {
+        {.tokens = 3, .times = times, .n_frames = 2, .sounds = (size_t[]){2, 1}, .n_sounds = 2},
+        {.tokens = 1}};
+    const struct chat chat = {.messages = &message, .n_messages = 1, .media = media, .n_media = 2};
+    struct prompt prompt;
+    struct buffer text = {0};
+    render(&chat, &prompt, &text);
+    assert_true(
+        span_is(buffer_span(&text),
+                "<bos><|turn>user\na00:00 <|image><|video|><|video|><|video|><image|> 61:07 "
+                "<|image><|video|><|video|><|video|><image|><|audio><|audio|><|audio|>"
+                "<audio|><|audio><|audio|><audio|><|image><|image|><image|><turn|>\n"));
+    static const struct {
+        size_t count, medium;
+        enum media_kind kind;
+    } spans[] = {{3, 0, MEDIA_VIDEO},
+                 {3, 0, MEDIA_VIDEO},
+                 {2, 0, MEDIA_AUDIO},
+                 {1, 0, MEDIA_AUDIO},
+                 {1, 1, MEDIA_IMAGE}};
+    assert_int_equal(prompt.n_spans, 5);
+    for (size_t i = 0; i < 5; i++) {
+        assert_int_equal(prompt.spans[i].count, spans[i].count);
+        assert_int_equal(prompt.spans[i].medium, spans[i].medium);
+        assert_int_equal(prompt.spans[i].kind, spans[i].kind);
+    }
+    assert_int_equal(prompt.cuts.size, 2);
+    assert_int_equal(prompt.cuts.data[0], prompt.spans[3].start + 2);
+    assert_int_equal(prompt.cuts.data[1], prompt.spans[4].start + 2);
     buffer_clear(&text);
     prompt_clear(&prompt);
 }
@@ -297,6 +345,7 @@ int main(void)
         cmocka_unit_test(test_refuses_a_vocabulary_without_tools),
         cmocka_unit_test(test_foreign_text_stays_text),
         cmocka_unit_test(test_spans_and_cuts),
+        cmocka_unit_test(test_video),
         cmocka_unit_test(test_late_text),
     };
     return cmocka_run_group_tests(tests, open_tokenizer, close_tokenizer);
