@@ -3,6 +3,7 @@
 #include "engine/base/heap.h"
 #include "engine/model/hparams.h"
 #include "engine/model/model.h"
+#include "engine/run/draft.h"
 #include "engine/run/sampler.h"
 #include "engine/run/session.h"
 #include <assert.h>
@@ -20,13 +21,16 @@ struct slot {
 struct pass {
     struct forward *forward;
     bool active;
+    bool drafting; /* guesses are made; forward begins afterwards */
     size_t n_slots;
     size_t slots[BATCH_SLOTS_MAX];
     struct session *sessions[BATCH_SLOTS_MAX]; /* NULL: the slot was let go */
-    /* [rows][vocabulary], by place in the pass: a newcomer in the slot of one who left while its
-     * row was read writes elsewhere */
-    float *logits;
-    int64_t spent_us; /* while the other kind waited too */
+    /* [rows with logits][vocabulary] and [..][width], by place in the pass: a newcomer in the slot
+     * of one who left while its rows were read writes elsewhere */
+    struct session_rows memory;
+    struct session_rows rows[BATCH_SLOTS_MAX]; /* of each session */
+    int64_t spent_us;                          /* while the other kind waited too */
+    int64_t round_us;                          /* of this pass, guesses included */
 };
 
 struct batch {
@@ -34,8 +38,9 @@ struct batch {
     const struct tokenizer *tokenizer;
     struct batch_options options;
     struct session_limits limits;
-    size_t vocabulary;
+    size_t vocabulary, width;
     struct sampler *sampler;
+    struct draft *draft; /* NULL: no drafter */
     struct slot slots[BATCH_SLOTS_MAX];
     uint64_t arrivals;
     struct model_input *inputs; /* [limits.rows_max] */
@@ -58,13 +63,31 @@ static bool check_options(const struct batch_options *o, struct status *st)
                            o->context_max);
     if (o->step_us < 1)
         return status_fail(st, STATUS_INVALID, "step_us: not above 0");
+    if (o->drafter && (o->draft_tokens < 1 || o->draft_tokens > BATCH_DRAFT_TOKENS_MAX))
+        return status_fail(st, STATUS_INVALID, "draft_tokens: %zu is not within [1, %d]",
+                           o->draft_tokens, BATCH_DRAFT_TOKENS_MAX);
     return true;
+}
+
+static void pass_init(struct pass *pass, const struct batch *b, size_t rows, size_t with_logits)
+{
+    pass->forward = forward_new(b->model, rows);
+    pass->memory.logits = heap_array(float, with_logits * b->vocabulary);
+    if (b->options.drafter)
+        pass->memory.hidden = heap_array(float, with_logits * b->width);
+}
+
+static void pass_clear(struct pass *pass)
+{
+    forward_free(pass->forward);
+    heap_free(pass->memory.logits);
+    heap_free(pass->memory.hidden);
 }
 
 bool batch_new(struct batch **out, struct model *model, const struct tokenizer *t,
                const struct batch_options *options, struct status *st)
 {
-    size_t vocabulary = model_hparams(model)->vocabulary;
+    size_t decode_rows = options->slots;
     struct batch *b;
 
     if (!check_options(options, st))
@@ -78,15 +101,22 @@ bool batch_new(struct batch **out, struct model *model, const struct tokenizer *
     b->limits.rows_max = options->chunk_tokens + PICTURE_MAX;
     if (b->limits.rows_max > options->context_max)
         b->limits.rows_max = options->context_max;
-    b->vocabulary = vocabulary;
-    b->sampler = sampler_new(vocabulary);
-    b->prefill.logits = heap_array(float, vocabulary);
-    b->decode.logits = heap_array(float, options->slots *vocabulary);
-    b->inputs =
-        heap_array(struct model_input,
-                   b->limits.rows_max > options->slots ? b->limits.rows_max : options->slots);
-    b->prefill.forward = forward_new(model, b->limits.rows_max);
-    b->decode.forward = forward_new(model, options->slots);
+    b->limits.drafts = options->drafter != NULL;
+    b->vocabulary = model_hparams(model)->vocabulary;
+    b->width = model_hparams(model)->width;
+    b->sampler = sampler_new(b->vocabulary);
+    if (options->drafter) {
+        const struct draft_options draft = {.drafter = options->drafter,
+                                            .slots = options->slots,
+                                            .tokens = options->draft_tokens,
+                                            .always = options->draft_always};
+        b->draft = draft_new(&draft, model);
+        decode_rows = draft_rows_max(options->slots, options->draft_tokens);
+    }
+    b->inputs = heap_array(struct model_input,
+                           b->limits.rows_max > decode_rows ? b->limits.rows_max : decode_rows);
+    pass_init(&b->prefill, b, b->limits.rows_max, 1);
+    pass_init(&b->decode, b, decode_rows, decode_rows);
     *out = b;
     return true;
 }
@@ -101,13 +131,12 @@ void batch_free(struct batch *b)
 {
     if (!b)
         return;
-    forward_free(b->prefill.forward);
-    forward_free(b->decode.forward);
+    pass_clear(&b->prefill);
+    pass_clear(&b->decode);
     free_leaving(b);
     for (size_t i = 0; i < b->options.slots; i++)
         session_free(b->slots[i].session);
-    heap_free(b->prefill.logits);
-    heap_free(b->decode.logits);
+    draft_free(b->draft);
     sampler_free(b->sampler);
     heap_free(b->inputs);
     heap_free(b);
@@ -127,7 +156,7 @@ static bool leave_pass(struct pass *pass, size_t slot)
 static void abandon(struct pass *pass)
 {
     forward_abandon(pass->forward);
-    pass->active = false;
+    pass->active = pass->drafting = false;
 }
 
 /* Those that left a decode pass hold memory until it ends; when a newcomer needs it, the pass is
@@ -230,6 +259,13 @@ static bool any_decode(const struct batch *b)
     return false;
 }
 
+static void open_pass(struct pass *pass)
+{
+    pass->n_slots = 0;
+    pass->round_us = 0;
+    pass->active = true;
+}
+
 static void join(struct batch *b, struct pass *pass, size_t slot)
 {
     pass->slots[pass->n_slots] = slot;
@@ -238,33 +274,69 @@ static void join(struct batch *b, struct pass *pass, size_t slot)
 
 static void begin_prefill(struct batch *b, size_t slot)
 {
+    struct pass *pass = &b->prefill;
     size_t n;
 
-    b->prefill.n_slots = 0;
-    join(b, &b->prefill, slot);
-    n = session_inputs(b->slots[slot].session, b->inputs, b->options.chunk_tokens,
-                       b->prefill.logits);
-    forward_begin(b->prefill.forward, b->inputs, n);
-    b->prefill.active = true;
+    open_pass(pass);
+    join(b, pass, slot);
+    pass->rows[0] = pass->memory;
+    n = session_inputs(pass->sessions[0], b->inputs, b->options.chunk_tokens, &pass->rows[0]);
+    forward_begin(pass->forward, b->inputs, n);
+}
+
+/* The newest token of every answer, with its drafts. False: all have left. */
+static bool begin_reading(struct batch *b)
+{
+    struct pass *pass = &b->decode;
+    size_t n = 0;
+
+    pass->drafting = false;
+    for (size_t i = 0; i < pass->n_slots; i++) {
+        struct session *session = pass->sessions[i];
+        if (!session)
+            continue;
+        pass->rows[i].logits = pass->memory.logits + n * b->vocabulary;
+        pass->rows[i].hidden = pass->memory.hidden ? pass->memory.hidden + n * b->width : NULL;
+        n += session_inputs(session, b->inputs + n, 1 + session_drafts(session), &pass->rows[i]);
+    }
+    if (n > 0)
+        forward_begin(pass->forward, b->inputs, n);
+    return n > 0;
 }
 
 static void begin_decode(struct batch *b)
 {
-    size_t n = 0;
+    struct pass *pass = &b->decode;
 
-    b->decode.n_slots = 0;
-    for (size_t i = 0; i < b->options.slots; i++) {
-        if (!wants_decode(&b->slots[i]))
-            continue;
-        float *row = b->decode.logits + b->decode.n_slots * b->vocabulary;
-        join(b, &b->decode, i);
-        n += session_inputs(b->slots[i].session, b->inputs + n, 1, row);
-    }
-    forward_begin(b->decode.forward, b->inputs, n);
-    b->decode.active = true;
+    open_pass(pass);
+    for (size_t i = 0; i < b->options.slots; i++)
+        if (wants_decode(&b->slots[i]))
+            join(b, pass, i);
+    pass->drafting = b->draft != NULL;
+    if (pass->drafting)
+        draft_begin(b->draft, pass->sessions, pass->n_slots);
+    else
+        (void)begin_reading(b);
 }
 
-/* A pass is done: those whose last known token was read get their next one. */
+/* Work on a pass for about a step's time; true when it is done. */
+static bool advance(struct batch *b, struct pass *pass)
+{
+    int64_t begin = clock_now_us(), left = b->options.step_us;
+    bool done = false;
+
+    if (pass->drafting && draft_advance(b->draft, pass->sessions, b->sampler, left)) {
+        done = !begin_reading(b);
+        left -= clock_now_us() - begin;
+    }
+    if (!pass->drafting && !done)
+        done = forward_advance(pass->forward, left);
+    pass->spent_us += clock_now_us() - begin;
+    pass->round_us += clock_now_us() - begin;
+    return done;
+}
+
+/* A pass is done: those whose last known token was read get their next ones. */
 static size_t finish_pass(struct batch *b, struct pass *pass, struct batch_event *events)
 {
     size_t n = 0;
@@ -274,12 +346,15 @@ static size_t finish_pass(struct batch *b, struct pass *pass, struct batch_event
         struct session *session = pass->sessions[i];
         if (!session || session_read(session) < session_known(session))
             continue;
-        session_choose(session, b->sampler, pass->logits + i * b->vocabulary);
+        session_choose(session, b->sampler, &pass->rows[i]);
         events[n].slot = pass->slots[i];
         n += session_event(session, &events[n]);
     }
-    if (pass == &b->decode)
+    if (pass == &b->decode) {
         free_leaving(b);
+        if (b->draft)
+            draft_end(b->draft, pass->round_us);
+    }
     return n;
 }
 
@@ -322,17 +397,13 @@ static struct pass *choose(struct batch *b)
 static size_t work(struct batch *b, struct batch_event *events)
 {
     struct pass *pass = choose(b);
-    int64_t begin = clock_now_us();
-    bool done;
 
     if (!pass)
         return 0;
     for (size_t i = 0; i < pass->n_slots; i++)
         if (pass->sessions[i])
             b->slots[pass->slots[i]].working = true;
-    done = forward_advance(pass->forward, b->options.step_us);
-    pass->spent_us += clock_now_us() - begin;
-    return done ? finish_pass(b, pass, events) : 0;
+    return advance(b, pass) ? finish_pass(b, pass, events) : 0;
 }
 
 size_t batch_step(struct batch *b, struct batch_event *events)

@@ -6,12 +6,15 @@
 #include <stdint.h>
 
 struct batch;
+struct drafter;   /* engine/model/drafter.h */
 struct model;     /* engine/model/model.h */
 struct tokenizer; /* engine/text/tokenizer.h */
 
 #define BATCH_SLOTS_MAX 64
 #define BATCH_STOPS_MAX 8 /* stop strings a request */
 #define BATCH_STOP_BYTES_MAX 128
+#define BATCH_DRAFT_TOKENS_MAX 8 /* guesses for one answer in a round */
+#define DRAFT_STEP_ROWS 8        /* answers that guess together: a step stays short */
 
 /* How the next token is chosen (spec chat.md section 7). */
 struct sampling {
@@ -46,13 +49,18 @@ struct batch_event {
     int32_t tokens[16]; /* tokens that may be shown now (a stop string holds some back) */
     size_t n_tokens;
     enum batch_finish finish; /* not BATCH_RUNNING: the slot is free again after this event */
+    size_t drafted, accepted; /* guesses of the drafter so far, and those that were right */
 };
 
 struct batch_options {
-    size_t slots;        /* requests at once, <= BATCH_SLOTS_MAX */
-    size_t context_max;  /* tokens of prompt and answer together, of one request */
-    size_t chunk_tokens; /* prefill chunk; a picture is never cut */
-    int64_t step_us;     /* a step should return after about this long: 50,000 */
+    size_t slots;            /* requests at once, <= BATCH_SLOTS_MAX */
+    size_t context_max;      /* tokens of prompt and answer together, of one request */
+    size_t chunk_tokens;     /* prefill chunk; a picture is never cut */
+    int64_t step_us;         /* a step should return after about this long: 50,000 */
+    struct drafter *drafter; /* NULL: none. Takes DRAFT_STEP_ROWS rows, outlives the batch */
+    size_t draft_tokens;     /* guesses for one answer in a round, within
+                                [1, BATCH_DRAFT_TOKENS_MAX]; ignored without a drafter */
+    bool draft_always;       /* draft also when it does not pay: for tests and measurements */
 };
 
 MUST_CHECK bool batch_new(struct batch **out, struct model *model, const struct tokenizer *t,
@@ -71,7 +79,8 @@ size_t batch_active(const struct batch *b);
 
 /* One bounded piece of work: some prefill, or one token for every request that decodes; about half
  * of the time each when both wait. Returns the number of events (<= slots) written to events. What
- * a request gets does not depend on the others. batch_working tells which slots the last step
+ * a request gets depends neither on the others nor on a drafter: that only makes it come sooner,
+ * several tokens in a step. batch_working tells which slots the last step
  * touched. */
 size_t batch_step(struct batch *b, struct batch_event *events);
 size_t batch_working(const struct batch *b, size_t *out_slots); /* [slots] */

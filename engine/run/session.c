@@ -25,10 +25,17 @@ struct session {
 
     int32_t *ids; /* [n_ids + tokens_max] prompt and answer */
     size_t n_ids, n_known, tokens_max;
+    size_t n_drafts;  /* guesses, behind the known ids */
     struct run *runs; /* [n_runs] */
     size_t n_runs;
     float *soft; /* of all runs */
-    size_t width, rows_max;
+    size_t width, rows_max, vocabulary;
+
+    const struct tokenizer *tokenizer;
+    float *hidden; /* [width] normed stream that predicted the last known token; NULL: no drafter */
+    bool hidden_known;
+    struct gain_record gain;
+    size_t drafted, accepted; /* in all */
 };
 
 static bool is_picture(int32_t kind)
@@ -180,7 +187,10 @@ bool session_new(struct session **out, struct model *m, const struct tokenizer *
                           .ids = heap_array(int32_t, r->n_ids + r->tokens_max),
                           .tokens_max = r->tokens_max,
                           .width = hp->width,
-                          .rows_max = limits->rows_max};
+                          .rows_max = limits->rows_max,
+                          .vocabulary = hp->vocabulary,
+                          .tokenizer = t,
+                          .hidden = limits->drafts ? heap_array(float, hp->width) : NULL};
     if (!take_ids(s, r, hp->vocabulary, st) || !take_soft(s, r, slots, st) ||
         !take_answer(s, t, r, st) ||
         /* The last token of the answer is never read. */
@@ -201,6 +211,7 @@ void session_free(struct session *s)
     heap_free(s->ids);
     heap_free(s->runs);
     heap_free(s->soft);
+    heap_free(s->hidden);
     heap_free(s);
 }
 
@@ -232,9 +243,10 @@ static size_t chunk_end(const struct session *s, size_t begin, size_t end)
     return run->end - begin <= s->rows_max ? run->end : run->start;
 }
 
-size_t session_inputs(const struct session *s, struct model_input *out, size_t chunk, float *logits)
+size_t session_inputs(const struct session *s, struct model_input *out, size_t chunk,
+                      const struct session_rows *rows)
 {
-    size_t begin = session_read(s), left = s->n_known - begin, end;
+    size_t begin = session_read(s), left = s->n_known + s->n_drafts - begin, end;
     const struct run *run = NULL;
 
     chunk = chunk < s->rows_max ? chunk : s->rows_max;
@@ -247,13 +259,18 @@ size_t session_inputs(const struct session *s, struct model_input *out, size_t c
             .id = s->ids[i],
             .soft = run ? run->soft + (i - run->start) * s->width : NULL,
             .block = run ? run->block : -1,
-            .logits = i + 1 == s->n_known ? logits : NULL,
         };
+        if (i + 1 < s->n_known)
+            continue;
+        size_t row = i + 1 - s->n_known;
+        out[i - begin].logits = rows->logits + row * s->vocabulary;
+        out[i - begin].hidden = rows->hidden ? rows->hidden + row * s->width : NULL;
     }
     return end - begin;
 }
 
-void session_choose(struct session *s, struct sampler *sampler, const float *logits)
+/* The next token, from the logits behind it. */
+static int32_t choose(struct session *s, struct sampler *sampler, const float *logits)
 {
     size_t index = s->n_known - s->n_ids;
     int32_t id = sampler_pick(sampler, logits, &s->sampling, index);
@@ -266,7 +283,79 @@ void session_choose(struct session *s, struct sampler *sampler, const float *log
         s->finish = BATCH_LENGTH;
         stop_end(s->stop);
     }
+    return id;
 }
+
+void session_choose(struct session *s, struct sampler *sampler, const struct session_rows *rows)
+{
+    size_t drafts = s->n_drafts, row = 0;
+    bool right = true;
+
+    s->n_drafts = 0;
+    for (;; row++) {
+        int32_t draft = row < drafts ? s->ids[s->n_known] : -1;
+        right = choose(s, sampler, rows->logits + row * s->vocabulary) == draft;
+        if (!right || s->finish != BATCH_RUNNING)
+            break;
+    }
+    if (rows->hidden) {
+        memcpy(s->hidden, rows->hidden + row * s->width, s->width * sizeof *s->hidden);
+        s->hidden_known = true;
+    }
+    if (drafts == 0)
+        return;
+    sequence_take_back(s->sequence, s->n_known - 1);
+    s->drafted += drafts;
+    s->accepted += row + right;
+    gain_judged(&s->gain, row + right);
+}
+
+/* ---- drafts */
+
+size_t session_drafts(const struct session *s)
+{
+    return s->n_drafts;
+}
+
+void session_drop_drafts(struct session *s)
+{
+    s->n_drafts = 0;
+}
+
+bool session_can_draft(const struct session *s)
+{
+    size_t known = s->n_known - s->n_ids + s->n_drafts;
+
+    /* A token comes behind the last guess, too; and behind an end nothing does. */
+    return known + 1 < s->tokens_max &&
+           !tokenizer_is_stop(s->tokenizer, s->ids[s->n_known + s->n_drafts - 1]);
+}
+
+struct drafter_row session_draft_row(const struct session *s, float *hidden)
+{
+    return (struct drafter_row){
+        .sequence = s->sequence, .token = s->ids[s->n_known + s->n_drafts - 1], .hidden = hidden};
+}
+
+void session_draft(struct session *s, struct sampler *sampler, const float *logits)
+{
+    size_t at = s->n_known + s->n_drafts++;
+
+    assert(at < s->n_ids + s->tokens_max);
+    s->ids[at] = sampler_pick(sampler, logits, &s->sampling, at - s->n_ids);
+}
+
+const float *session_hidden(const struct session *s)
+{
+    return s->hidden_known ? s->hidden : NULL;
+}
+
+struct gain_record *session_gain(struct session *s)
+{
+    return &s->gain;
+}
+
+/* ---- what is given out */
 
 enum batch_finish session_finish(const struct session *s)
 {
@@ -283,6 +372,8 @@ bool session_event(struct session *s, struct batch_event *event)
                                 sizeof event->tokens / sizeof event->tokens[0], &event->index);
     ending = s->finish != BATCH_RUNNING && stop_ready(s->stop) == 0;
     event->finish = ending ? s->finish : BATCH_RUNNING;
+    event->drafted = s->drafted;
+    event->accepted = s->accepted;
     s->said = ending;
     return event->n_tokens > 0 || ending;
 }
