@@ -1,12 +1,7 @@
 /* The batch: what is refused; and an answer is the same alone, in company, in other chunks, on more
  * threads, and resumed at any token. */
-#include "engine/base/heap.h"
-#include "engine/base/pool.h"
 #include "engine/model/hparams.h"
-#include "engine/run/batch.h"
-#include "engine/text/template.h"
-#include "engine/text/tokenizer.h"
-#include "tests/engine/model/golden.h"
+#include "tests/engine/run/answers.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,125 +9,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-#define PROMPT 60
-#define ANSWER 40
-#define WIDTH 64 /* of the nano models */
-#define VOCABULARY 512
-#define REQUESTS 5
-#define SLOTS 4
-
-static uint32_t next_random(uint32_t *state)
-{
-    *state = *state * 1664525U + 1013904223U;
-    return *state >> 8;
-}
-
-/* A request with everything it points to. */
-struct request {
-    struct batch_request r;
-    int32_t ids[PROMPT];
-    int32_t spans[9];
-    float soft[WIDTH * PROMPT];
-};
-
-static void make_request(struct request *q, uint32_t seed)
-{
-    uint32_t state = seed;
-    const int32_t spans[] = {5, 13, MEDIA_IMAGE, 20, 3, MEDIA_AUDIO, 23, 14, MEDIA_IMAGE};
-
-    memset(q, 0, sizeof *q);
-    for (size_t i = 0; i < PROMPT; i++)
-        q->ids[i] = 107 + (int32_t)(next_random(&state) % 390);
-    for (size_t i = 0; i < sizeof q->soft / sizeof *q->soft; i++)
-        q->soft[i] = (float)(next_random(&state) % 2001) / 500.0F - 2.0F;
-    memcpy(q->spans, spans, sizeof spans);
-    q->r = (struct batch_request){
-        .ids = q->ids,
-        .n_ids = PROMPT - seed % 7,
-        .spans = q->spans,
-        .n_spans = seed % 4,
-        .soft = q->soft,
-        .tokens_max = ANSWER - seed % 5,
-        .sampling = {.temperature = seed % 3 ? 1.2F : 0, .top_k = 64, .top_p = 0.95F, .seed = seed},
-    };
-}
-
-struct answer {
-    int32_t tokens[ANSWER];
-    size_t n;
-    enum batch_finish finish;
-};
-
-/* Everything a batch stands on. */
-struct line {
-    struct golden_model m;
-    struct tokenizer *tokenizer;
-    struct batch *batch;
-};
-
-static void line_open(struct line *l, const char *model, size_t threads, size_t chunk,
-                      int64_t step_us)
-{
-    struct status st = {0};
-    const struct batch_options options = {
-        .slots = SLOTS, .context_max = 128, .chunk_tokens = chunk, .step_us = step_us};
-
-    golden_model_open(&l->m, model, false, threads);
-    if (!tokenizer_new(&l->tokenizer, l->m.weights, &st) ||
-        !batch_new(&l->batch, l->m.model, l->tokenizer, &options, &st))
-        fail_msg("%s", st.text);
-}
-
-static void line_close(struct line *l)
-{
-    batch_free(l->batch);
-    tokenizer_free(l->tokenizer);
-    golden_model_close(&l->m);
-}
-
-static size_t add(struct line *l, const struct batch_request *r)
-{
-    struct status st = {0};
-    size_t slot = 0;
-
-    if (!batch_add(l->batch, r, &slot, &st))
-        fail_msg("%s", st.text);
-    return slot;
-}
-
-static void take(struct answer *a, const struct batch_event *e)
-{
-    assert_int_equal(a->n, e->index);
-    assert_true(a->n + e->n_tokens <= ANSWER);
-    memcpy(a->tokens + a->n, e->tokens, e->n_tokens * sizeof *e->tokens);
-    a->n += e->n_tokens;
-    a->finish = e->finish;
-}
-
-static struct answer alone(struct line *l, const struct batch_request *r)
-{
-    struct answer a = {.n = r->n_emitted};
-    size_t slot = add(l, r);
-
-    while (a.finish == BATCH_RUNNING) {
-        struct batch_event events[SLOTS];
-        size_t n = batch_step(l->batch, events);
-        for (size_t i = 0; i < n; i++) {
-            assert_int_equal(events[i].slot, slot);
-            take(&a, &events[i]);
-        }
-    }
-    assert_int_equal(batch_active(l->batch), 0);
-    return a;
-}
-
-static void assert_same(const struct answer *a, const struct answer *b, size_t from)
-{
-    assert_int_equal(a->n, b->n);
-    assert_int_equal(a->finish, b->finish);
-    assert_memory_equal(a->tokens + from, b->tokens + from, (a->n - from) * sizeof *a->tokens);
-}
 
 static void refuse(struct line *l, const struct batch_request *r, enum status_code code,
                    const char *text)
@@ -156,38 +32,38 @@ static void test_refuses(void **state)
 
     (void)state;
     line_open(&l, "models/nano-q4_0.gguf", 1, 32, 1000);
-    make_request(&q, 3);
+    request_make(&q, 3);
     q.r.tokens_max = 128;
     refuse(&l, &q.r, STATUS_LIMIT, "57 tokens and 128 new ones");
-    make_request(&q, 3);
+    request_make(&q, 3);
     q.ids[4] = VOCABULARY;
     refuse(&l, &q.r, STATUS_INVALID, "ids[4]");
     q.ids[4] = -1;
     refuse(&l, &q.r, STATUS_INVALID, "ids[4]");
-    make_request(&q, 3);
+    request_make(&q, 3);
     q.r.n_ids = 0;
     refuse(&l, &q.r, STATUS_INVALID, "empty");
-    make_request(&q, 3);
+    request_make(&q, 3);
     q.spans[3] = 17;
     refuse(&l, &q.r, STATUS_INVALID, "spans[1]");
-    make_request(&q, 3);
+    request_make(&q, 3);
     q.spans[7] = 40;
     refuse(&l, &q.r, STATUS_INVALID, "spans[2]");
     q.spans[7] = INT32_MAX;
     refuse(&l, &q.r, STATUS_INVALID, "spans[2]");
-    make_request(&q, 3);
+    request_make(&q, 3);
     q.spans[2] = MEDIA_NONE;
     refuse(&l, &q.r, STATUS_INVALID, "spans[0]");
-    make_request(&q, 3);
+    request_make(&q, 3);
     q.soft[WIDTH + 3] = NAN;
     refuse(&l, &q.r, STATUS_INVALID, "soft[1][3]");
-    make_request(&q, 3);
+    request_make(&q, 3);
     q.r.sampling.top_p = 2;
     refuse(&l, &q.r, STATUS_INVALID, "top_p");
-    make_request(&q, 3);
+    request_make(&q, 3);
     q.r.stops[q.r.n_stops++] = "";
     refuse(&l, &q.r, STATUS_INVALID, "stop[0]");
-    make_request(&q, 3);
+    request_make(&q, 3);
     q.r.emitted = emitted;
     q.r.n_emitted = 3;
     refuse(&l, &q.r, STATUS_INVALID, "tokens[1]");
@@ -205,27 +81,13 @@ static void test_busy(void **state)
 
     (void)state;
     line_open(&l, "models/nano-q4_0.gguf", 1, 32, 1);
-    make_request(&q, 1);
+    request_make(&q, 1);
     for (size_t i = 0; i < SLOTS; i++)
-        assert_int_equal(add(&l, &q.r), i);
+        assert_int_equal(line_add(&l, &q.r), i);
     assert_false(batch_add(l.batch, &q.r, &slot, &st));
     assert_int_equal(st.code, STATUS_BUSY);
     batch_remove(l.batch, 2);
-    assert_int_equal(add(&l, &q.r), 2);
-    line_close(&l);
-}
-
-/* The answers that all others are compared with. */
-static void reference(const char *model, struct answer *out)
-{
-    struct line l;
-
-    line_open(&l, model, 1, 64, 1000000);
-    for (uint32_t i = 0; i < REQUESTS; i++) {
-        struct request q;
-        make_request(&q, i);
-        out[i] = alone(&l, &q.r);
-    }
+    assert_int_equal(line_add(&l, &q.r), 2);
     line_close(&l);
 }
 
@@ -268,15 +130,15 @@ static void test_chunks_and_threads(void **state)
     struct answer expected[REQUESTS];
 
     (void)state;
-    reference("models/nano-q4_0.gguf", expected);
+    answers_reference("models/nano-q4_0.gguf", expected);
     for (size_t c = 0; c < sizeof chunks / sizeof *chunks; c++) {
         struct line l;
         line_open(&l, "models/nano-q4_0.gguf", 1 + c % 2, chunks[c], 1);
         for (uint32_t i = 0; i < REQUESTS; i++) {
             struct request q;
-            make_request(&q, i);
-            struct answer a = alone(&l, &q.r);
-            assert_same(&a, &expected[i], 0);
+            request_make(&q, i);
+            struct answer a = line_answer(&l, &q.r);
+            answer_assert_same(&a, &expected[i], 0);
         }
         line_close(&l);
     }
@@ -288,16 +150,16 @@ static void test_resume_at_every_token(void **state)
     struct line l;
 
     (void)state;
-    reference("models/nano-q8_0.gguf", expected);
+    answers_reference("models/nano-q8_0.gguf", expected);
     line_open(&l, "models/nano-q8_0.gguf", 1, 16, 1000);
     for (uint32_t i = 0; i < REQUESTS; i++)
         for (size_t n = i % 5; n <= expected[i].n; n += 5) {
             struct request q;
-            make_request(&q, i);
+            request_make(&q, i);
             q.r.emitted = expected[i].tokens;
             q.r.n_emitted = n;
-            struct answer a = alone(&l, &q.r);
-            assert_same(&a, &expected[i], n);
+            struct answer a = line_answer(&l, &q.r);
+            answer_assert_same(&a, &expected[i], n);
         }
     line_close(&l);
 }
@@ -312,8 +174,8 @@ static void test_picture_beyond_the_chunk(void **state)
 
     (void)state;
     line_open(&l, "models/nano-q4_0.gguf", 1, 5, 1);
-    make_request(&q, 1); /* a picture at 5 to 17 */
-    slot = add(&l, &q.r);
+    request_make(&q, 1); /* a picture at 5 to 17 */
+    slot = line_add(&l, &q.r);
     while (read == 0) {
         assert_int_equal(batch_step(l.batch, events), 0);
         batch_progress(l.batch, slot, &read, &all);
@@ -341,15 +203,15 @@ static void test_company(void **state)
 
     (void)state;
     print_message("    seed %u\n", random);
-    reference("models/nano-q4_0.gguf", expected);
+    answers_reference("models/nano-q4_0.gguf", expected);
     line_open(&l, "models/nano-q4_0.gguf", 1, 20, 1);
     while (done < 15) {
         struct batch_event events[SLOTS];
         uint32_t roll = next_random(&random) % 400;
         if (roll < 8 && batch_active(l.batch) < SLOTS) {
             struct request q;
-            make_request(&q, roll % REQUESTS);
-            size_t slot = add(&l, &q.r);
+            request_make(&q, roll % REQUESTS);
+            size_t slot = line_add(&l, &q.r);
             which[slot] = roll % REQUESTS;
             got[slot] = (struct answer){0};
             here[slot] = true;
@@ -362,10 +224,10 @@ static void test_company(void **state)
         for (size_t i = 0; i < n; i++) {
             size_t slot = events[i].slot;
             assert_true(here[slot]);
-            take(&got[slot], &events[i]);
+            answer_take(&got[slot], &events[i]);
             if (events[i].finish == BATCH_RUNNING)
                 continue;
-            assert_same(&got[slot], &expected[which[slot]], 0);
+            answer_assert_same(&got[slot], &expected[which[slot]], 0);
             here[slot] = false;
             done++;
         }
@@ -383,20 +245,20 @@ static bool swap_in_the_middle(struct line *l, const struct request *q, struct a
     struct batch_event events[2];
     size_t working[2];
     bool removed = false;
-    size_t stays = add(l, &q[0].r);
-    size_t slot = add(l, &q[1].r);
+    size_t stays = line_add(l, &q[0].r);
+    size_t slot = line_add(l, &q[1].r);
 
     while (batch_active(l->batch) > 0) {
         size_t n = batch_step(l->batch, events);
         for (size_t i = 0; i < n; i++) {
             if (events[i].slot == stays)
-                take(stayed, &events[i]);
+                answer_take(stayed, &events[i]);
             else if (removed)
-                take(newcomer, &events[i]);
+                answer_take(newcomer, &events[i]);
         }
         if (!removed && stayed->n > 3 && batch_working(l->batch, working) == 2) {
             batch_remove(l->batch, slot);
-            assert_int_equal(add(l, &q[2].r), slot);
+            assert_int_equal(line_add(l, &q[2].r), slot);
             removed = true;
         }
     }
@@ -414,10 +276,10 @@ static void test_room_of_one_who_left(void **state)
     size_t swapped = 0;
 
     (void)state;
-    reference("models/nano-q4_0.gguf", expected);
+    answers_reference("models/nano-q4_0.gguf", expected);
     golden_model_open(&m, "models/nano-q4_0.gguf", false, 1);
     for (uint32_t i = 0; i < 3; i++)
-        make_request(&q[i], i);
+        request_make(&q[i], i);
     const struct model_options options = {.context_max = 128,
                                           .kv_bytes = 2 * model_sequence_bytes(m.model, 128)};
     const struct batch_options batch = {
@@ -429,9 +291,9 @@ static void test_room_of_one_who_left(void **state)
     for (size_t tries = 0; swapped < 10 && tries < 1000; tries++) {
         struct answer stayed = {0}, newcomer = {0};
         bool now = swap_in_the_middle(&l, q, &stayed, &newcomer);
-        assert_same(&stayed, &expected[0], 0);
+        answer_assert_same(&stayed, &expected[0], 0);
         if (now)
-            assert_same(&newcomer, &expected[2], 0);
+            answer_assert_same(&newcomer, &expected[2], 0);
         swapped += now;
     }
     assert_int_equal(swapped, 10);
@@ -465,7 +327,7 @@ static void test_stop_string(void **state)
     char stop[4] = {0};
 
     (void)state;
-    reference("models/nano-q4_0.gguf", expected);
+    answers_reference("models/nano-q4_0.gguf", expected);
     line_open(&l, "models/nano-q4_0.gguf", 1, 64, 1000);
     while (i < REQUESTS && (n = ordinary(l.tokenizer, &expected[i])) < 8)
         i++;
@@ -479,9 +341,9 @@ static void test_stop_string(void **state)
         begin++;
     while (ends[found] <= begin)
         found++;
-    make_request(&q, i);
+    request_make(&q, i);
     q.r.stops[q.r.n_stops++] = stop;
-    struct answer a = alone(&l, &q.r);
+    struct answer a = line_answer(&l, &q.r);
     assert_int_equal(a.finish, BATCH_STOP_STRING);
     assert_int_equal(a.n, found);
     assert_memory_equal(a.tokens, expected[i].tokens, found * sizeof *a.tokens);
