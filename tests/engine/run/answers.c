@@ -65,7 +65,7 @@ void line_open_drafted(struct line *l, const char *model, size_t draft_tokens, i
 
     *l = (struct line){0};
     golden_model_open(&l->m, model, false, 1);
-    if (!weights_open(&l->drafter_file, "tests/golden/models/nano-drafter-f32.gguf", &st) ||
+    if (!weights_open(&l->drafter_file, DRAFTER, &st) ||
         !drafter_open(&l->drafter, l->drafter_file, l->m.model, DRAFT_STEP_ROWS, &st))
         fail_msg("%s", st.text);
     options.drafter = l->drafter;

@@ -13,6 +13,7 @@
 #define WIDTH 64 /* of the nano models */
 #define VOCABULARY 512
 #define REQUESTS 5
+#define DRAFTER "tests/golden/models/nano-drafter-f32.gguf"
 #define SLOTS 4
 
 uint32_t next_random(uint32_t *state);
