@@ -139,6 +139,8 @@ static bool read_model(struct reader *r, struct config *config, void *target, co
         return read_path(r, value, key, config->weights, st);
     if (strcmp(key, "media") == 0)
         return read_path(r, value, key, config->media, st);
+    if (strcmp(key, "drafter") == 0)
+        return read_path(r, value, key, config->drafter, st);
     if (strcmp(key, "context") == 0)
         return read_number(value, key, 16, 262144, &config->context, st);
     return unknown(value, "model", key, st);
@@ -201,6 +203,8 @@ static bool read_stage(struct reader *r, struct config *config, void *target, co
         return read_number(value, key, 1, 64, &stage->slots, st);
     if (strcmp(key, "kv_bytes") == 0)
         return read_number(value, key, 1 << 16, UINT64_C(1) << 40, &stage->kv_bytes, st);
+    if (strcmp(key, "draft_tokens") == 0)
+        return read_number(value, key, 1, 8, &stage->draft_tokens, st);
     if (strcmp(key, "image_budget") == 0)
         return read_number(value, key, 70, 1120, &stage->image_budget, st);
     if (strcmp(key, "exact") == 0)

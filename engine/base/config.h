@@ -25,6 +25,7 @@ struct config_stage {
     uint64_t threads;              /* infer: 0 is one a core */
     uint64_t slots;                /* infer: requests in one batch */
     uint64_t kv_bytes;             /* infer: keys and values */
+    uint64_t draft_tokens;         /* infer: guesses of the drafter at once */
     uint64_t image_budget;         /* ingest: soft tokens a picture */
     bool exact;                    /* infer: activations stay float32 */
 };
@@ -32,6 +33,7 @@ struct config_stage {
 struct config {
     char weights[CONFIG_PATH_MAX]; /* the decoder's GGUF file */
     char media[CONFIG_PATH_MAX];   /* its "mmproj" file; "" is none */
+    char drafter[CONFIG_PATH_MAX]; /* its drafter; "" is none */
     uint64_t context;              /* tokens of a request, prompt and answer */
     char listen[64];               /* address:port of the HTTP side */
     char bus[CONFIG_PATH_MAX];     /* "": an ipc socket in a fresh 0700 directory */

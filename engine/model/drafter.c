@@ -10,8 +10,6 @@
 #include <assert.h>
 #include <string.h>
 
-#define ARCHITECTURE "gemma4-assistant"
-
 struct drafter {
     struct model own; /* without keys and values; operations are the target's */
     const struct model *target;
@@ -53,37 +51,58 @@ static bool check_widths(const struct hparams *own, const struct hparams *target
 }
 
 /* Layer i looks at the last layer of its kind in the target: same kind, same heads. */
-static bool check_layer(struct drafter *d, size_t i, struct status *st)
+static bool check_layer(const struct hparams *hp, const struct hparams *target, size_t i,
+                        size_t source[2], struct status *st)
 {
-    const struct hparams_layer *own = &d->own.hp.layer[i], *source = NULL;
-    const struct hparams *target = &d->target->hp;
+    const struct hparams_layer *own = &hp->layer[i], *theirs = NULL;
     const char *kind = own->sliding ? "sliding" : "full";
 
     for (size_t t = 0; t < target->layers; t++)
         if (target->layer[t].sliding == own->sliding) {
-            source = &target->layer[t];
-            d->source[own->sliding] = t;
+            theirs = &target->layer[t];
+            source[own->sliding] = t;
         }
-    if (!source)
+    if (!theirs)
         return status_fail(st, STATUS_INVALID, "layer %zu is %s, the model has no such layer", i,
                            kind);
-    if (own->head_dim != source->head_dim || own->kv_heads != source->kv_heads)
+    if (own->head_dim != theirs->head_dim || own->kv_heads != theirs->kv_heads)
         return status_fail(st, STATUS_INVALID,
                            "layer %zu (%s): %zu key heads of %zu, the model's have %zu of %zu: not "
                            "a pair",
-                           i, kind, own->kv_heads, own->head_dim, source->kv_heads,
-                           source->head_dim);
+                           i, kind, own->kv_heads, own->head_dim, theirs->kv_heads,
+                           theirs->head_dim);
     return true;
 }
 
-static bool check_pair(struct drafter *d, struct status *st)
+/* Read what the file says of itself, and which layers of the target full and sliding ones look at.
+ */
+static bool read_pair(struct hparams *hp, size_t source[2], const struct weights *w,
+                      const struct hparams *target, struct status *st)
 {
-    if (!check_widths(&d->own.hp, &d->target->hp, st))
+    struct span name = {0};
+
+    if (!weights_string(w, "general.architecture", &name, st))
         return false;
-    for (size_t i = 0; i < d->own.hp.layers; i++)
-        if (!check_layer(d, i, st))
+    if (!span_is(name, HPARAMS_DRAFTER))
+        return status_fail(st, STATUS_UNSUPPORTED,
+                           "architecture '%.*s' is no drafter: " HPARAMS_DRAFTER " is wanted",
+                           (int)(name.size < 64 ? name.size : 64), (const char *)name.data);
+    if (!hparams_read(hp, w, HPARAMS_DRAFTER, st) || !check_widths(hp, target, st))
+        return false;
+    for (size_t i = 0; i < hp->layers; i++)
+        if (!check_layer(hp, target, i, source, st))
             return false;
     return true;
+}
+
+bool drafter_check(const struct weights *w, const struct hparams *target, struct status *st)
+{
+    struct hparams *hp = heap_new(1, sizeof *hp);
+    size_t source[2];
+    bool ok = read_pair(hp, source, w, target, st);
+
+    heap_free(hp);
+    return ok || status_wrap(st, "drafter '%s'", weights_path(w));
 }
 
 static void make_room(struct drafter *d)
@@ -119,7 +138,6 @@ bool drafter_open(struct drafter **out, const struct weights *w, struct model *t
 {
     struct drafter *d = heap_new(1, sizeof *d);
     struct hparams *hp = &d->own.hp;
-    struct span name = {0};
 
     assert(rows_max >= 1);
     d->own.weights = w;
@@ -127,16 +145,7 @@ bool drafter_open(struct drafter **out, const struct weights *w, struct model *t
     d->own.ops = target->ops;
     d->target = target;
     d->rows_max = rows_max;
-    if (!weights_string(w, "general.architecture", &name, st))
-        goto fail;
-    if (!span_is(name, ARCHITECTURE)) {
-        (void)status_fail(st, STATUS_UNSUPPORTED,
-                          "architecture '%.*s' is no drafter: " ARCHITECTURE " is wanted",
-                          (int)(name.size < 64 ? name.size : 64), (const char *)name.data);
-        goto fail;
-    }
-    if (!hparams_read(hp, w, ARCHITECTURE, st) || !check_pair(d, st) ||
-        !decoder_borrow_all(&d->own, st) ||
+    if (!read_pair(hp, d->source, w, &target->hp, st) || !decoder_borrow_all(&d->own, st) ||
         !decoder_borrow(&d->own, "nextn.pre_projection.weight", 2 * hp->width_out, hp->width,
                         &d->before, st) ||
         !decoder_borrow(&d->own, "nextn.post_projection.weight", hp->width, hp->width_out,

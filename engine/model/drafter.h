@@ -9,9 +9,15 @@
 #include <stdint.h>
 
 struct drafter;
+struct hparams;  /* engine/model/hparams.h */
 struct model;    /* engine/model/model.h */
 struct sequence; /* engine/model/model.h */
 struct weights;  /* engine/weights/weights.h */
+
+/* Whether this file is a drafter for a target of these numbers, as drafter_open says; looks at
+ * metadata only. */
+MUST_CHECK bool drafter_check(const struct weights *w, const struct hparams *target,
+                              struct status *st);
 
 /* Borrow the tensors of a drafter (GGUF, architecture gemma4-assistant) and check that it was made
  * for this target: its width, vocabulary, window, head sizes and kinds of layers; refused in words

@@ -122,7 +122,7 @@ static bool read_drafter(struct reader *r, struct hparams *hp, struct status *st
     size_t layers = 0;
 
     hp->width_out = 0;
-    if (!weights_has(r->w, key_of(r, "embedding_length_out")))
+    if (strcmp(r->arch, HPARAMS_DRAFTER) != 0)
         return refuse(r, shared, "layers that share keys and values, as in E2B and E4B,", st);
     if (!read_size(r, "embedding_length_out", 1, HPARAMS_WIDTH_MAX, &hp->width_out, st))
         return false;

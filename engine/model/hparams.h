@@ -6,6 +6,7 @@
 
 #define HPARAMS_LAYERS_MAX 256
 #define HPARAMS_SUPPRESSED_MAX 64
+#define HPARAMS_DRAFTER "gemma4-assistant" /* the architecture of drafters */
 /* Bounds of what one number may be: far above any published model, far below what overflows. */
 #define HPARAMS_WIDTH_MAX 65536 /* of the residual stream, and of one head */
 #define HPARAMS_FF_MAX 1048576  /* of the MLP */

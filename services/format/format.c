@@ -133,6 +133,8 @@ static void end_answer(struct stream *s, struct span fields, struct buffer *out)
     (void)field_int(fields, "prompt_tokens", &end.prompt_tokens);
     (void)field_int(fields, "completion_tokens", &end.completion_tokens);
     (void)field_int(fields, "cached_tokens", &end.cached_tokens);
+    (void)field_int(fields, "drafted", &end.drafted);
+    (void)field_int(fields, "accepted", &end.accepted);
     (void)field_float(fields, "prefill_ms", &end.prefill_ms);
     (void)field_float(fields, "decode_ms", &end.decode_ms);
     end.finish = parse_finish(s->parse);

@@ -137,7 +137,9 @@ static json_t *usage(const struct style_end *end)
 
 static json_t *timings(const struct style_end *end)
 {
-    return json_pack("{s:f, s:f}", "prefill_ms", end->prefill_ms, "decode_ms", end->decode_ms);
+    return json_pack("{s:f, s:f, s:I, s:I}", "prefill_ms", end->prefill_ms, "decode_ms",
+                     end->decode_ms, "drafted", (json_int_t)end->drafted, "accepted",
+                     (json_int_t)end->accepted);
 }
 
 static void stream_end(const struct chat_state *s, const struct style_end *end, struct buffer *out)

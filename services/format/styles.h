@@ -17,6 +17,7 @@ struct style_end {
     const char *finish; /* "stop", "length", "tool_calls" */
     int64_t prompt_tokens, completion_tokens, cached_tokens;
     double prefill_ms, decode_ms;
+    int64_t drafted, accepted; /* guesses of the drafter, and those that were right */
 };
 
 /* One style; `state` is its own. */

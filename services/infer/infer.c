@@ -3,6 +3,7 @@
 #include "engine/base/heap.h"
 #include "engine/base/log.h"
 #include "engine/base/pool.h"
+#include "engine/model/drafter.h"
 #include "engine/model/hparams.h"
 #include "engine/model/model.h"
 #include "engine/run/batch.h"
@@ -33,6 +34,8 @@ struct slot {
 
 struct infer {
     struct weights *weights;
+    struct weights *drafter_file; /* NULL: none */
+    struct drafter *drafter;
     struct tokenizer *tokenizer;
     struct pool *pool;
     struct model *model;
@@ -63,7 +66,8 @@ static bool number(const struct stage_options *options, const char *name, const 
 }
 
 struct settings {
-    uint64_t threads, context, slots, kv_bytes;
+    uint64_t threads, context, slots, kv_bytes, draft_tokens;
+    const char *drafter; /* "": none */
     bool exact;
 };
 
@@ -72,6 +76,7 @@ static bool read_settings(const struct stage_options *options, struct settings *
 {
     if (!number(options, "threads", "0", 0, 256, &out->threads, st) ||
         !number(options, "context", "8192", 16, 262144, &out->context, st) ||
+        !number(options, "draft-tokens", "3", 1, BATCH_DRAFT_TOKENS_MAX, &out->draft_tokens, st) ||
         !number(options, "slots", "4", 1, BATCH_SLOTS_MAX, &out->slots, st) ||
         !number(options, "kv-bytes", "1073741824", 1 << 16, UINT64_C(1) << 40, &out->kv_bytes, st))
         return false;
@@ -79,6 +84,7 @@ static bool read_settings(const struct stage_options *options, struct settings *
         long cores = sysconf(_SC_NPROCESSORS_ONLN);
         out->threads = cores > 0 ? (uint64_t)cores : 1;
     }
+    out->drafter = stage_option(options, "drafter", "");
     out->exact = strcmp(stage_option(options, "exact", "no"), "yes") == 0;
     return true;
 }
@@ -91,10 +97,16 @@ static bool open_engine(struct infer *infer, const struct settings *settings, st
     struct batch_options batch = {.slots = infer->slots,
                                   .context_max = infer->context,
                                   .chunk_tokens = CHUNK_TOKENS,
-                                  .step_us = STEP_US};
+                                  .step_us = STEP_US,
+                                  .draft_tokens = (size_t)settings->draft_tokens};
 
-    return model_open(&infer->model, infer->weights, infer->pool, &model, st) &&
-           batch_new(&infer->batch, infer->model, infer->tokenizer, &batch, st);
+    if (!model_open(&infer->model, infer->weights, infer->pool, &model, st))
+        return false;
+    if (infer->drafter_file &&
+        !drafter_open(&infer->drafter, infer->drafter_file, infer->model, DRAFT_STEP_ROWS, st))
+        return false;
+    batch.drafter = infer->drafter;
+    return batch_new(&infer->batch, infer->model, infer->tokenizer, &batch, st);
 }
 
 bool infer_open(void **out_self, const struct stage_options *options, struct stage_hello *hello,
@@ -117,6 +129,9 @@ bool infer_open(void **out_self, const struct stage_options *options, struct sta
     infer->slots = (size_t)settings.slots;
     infer->context = (size_t)settings.context;
     infer->pool = pool_new((size_t)settings.threads);
+    if (settings.drafter[0] && (!weights_open(&infer->drafter_file, settings.drafter, st) ||
+                                !warm_read(settings.drafter, st)))
+        goto fail;
     if (!warm_read(model, st) || !open_engine(infer, &settings, st))
         goto fail;
     infer->width = model_hparams(infer->model)->width;
@@ -124,9 +139,10 @@ bool infer_open(void **out_self, const struct stage_options *options, struct sta
     hello->slots = (uint32_t)infer->slots;
     (void)snprintf(hello->numerics, sizeof hello->numerics, "%s", model_numerics(infer->model));
     log_info("model open",
-             "file=%s bytes=%zu threads=%zu context=%zu slots=%zu elapsed_ms=%" PRId64, model,
-             weights_size_bytes(infer->weights), pool_threads(infer->pool), infer->context,
-             infer->slots, (clock_now_us() - begun_us) / 1000);
+             "file=%s bytes=%zu drafter=%s threads=%zu context=%zu slots=%zu elapsed_ms=%" PRId64,
+             model, weights_size_bytes(infer->weights),
+             settings.drafter[0] ? settings.drafter : "none", pool_threads(infer->pool),
+             infer->context, infer->slots, (clock_now_us() - begun_us) / 1000);
     /* Decoding takes every core for seconds: the gateway must get its turn before us. */
     (void)!nice(5);
     *out_self = infer;
@@ -141,6 +157,8 @@ void infer_close(void *self)
     struct infer *infer = self;
 
     batch_free(infer->batch);
+    drafter_close(infer->drafter);
+    weights_close(infer->drafter_file);
     model_close(infer->model);
     pool_free(infer->pool);
     tokenizer_free(infer->tokenizer);
@@ -304,7 +322,7 @@ void infer_cancel(void *self, struct rid rid, uint32_t epoch)
 
 /* ------------------------------------------------------------------ steps */
 
-static void add_final_fields(const struct slot *slot, enum batch_finish finish,
+static void add_final_fields(const struct slot *slot, const struct batch_event *event,
                              struct fields_writer *fields)
 {
     static const char *const names[] = {
@@ -312,10 +330,12 @@ static void add_final_fields(const struct slot *slot, enum batch_finish finish,
     int64_t now_us = clock_now_us();
     int64_t first_us = slot->first_us ? slot->first_us : now_us;
 
-    fields_text(fields, "finish", span_text(names[finish]));
+    fields_text(fields, "finish", span_text(names[event->finish]));
     fields_int(fields, "prompt_tokens", (int64_t)slot->prompt_tokens);
     fields_int(fields, "completion_tokens", (int64_t)slot->n_tokens);
     fields_int(fields, "cached_tokens", 0);
+    fields_int(fields, "drafted", (int64_t)event->drafted);
+    fields_int(fields, "accepted", (int64_t)event->accepted);
     fields_float(fields, "prefill_ms", (double)(first_us - slot->begun_us) / 1000.0);
     fields_float(fields, "decode_ms", (double)(now_us - first_us) / 1000.0);
 }
@@ -336,7 +356,7 @@ static void send_event(struct infer *infer, const struct batch_event *event, str
     msg->head.index = (uint32_t)event->index;
     if (event->finish != BATCH_RUNNING) {
         struct fields_writer fields = {0};
-        add_final_fields(slot, event->finish, &fields);
+        add_final_fields(slot, event, &fields);
         fields_finish(&fields, &packed);
         msg->head.last = true;
         msg->head.fields = buffer_span(&packed);

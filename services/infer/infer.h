@@ -2,8 +2,9 @@
 #pragma once
 #include "services/stage/stage.h"
 
-/* --model FILE, --threads N (0: as many as cores), --context N, --slots N, --kv-bytes N,
- * --exact yes|no. The file is read through once, with progress, before hello.
+/* --model FILE, --drafter FILE, --draft-tokens N, --threads N (0: as many as cores), --context N,
+ * --slots N, --kv-bytes N,
+ * --exact yes|no. The files are read through once, with progress, before hello.
  * For tests: MILLRACE_TEST_CRASH_ID=N in the environment ends the process on a prompt with that
  * token id, two tokens into its answer. */
 bool infer_open(void **out_self, const struct stage_options *options, struct stage_hello *hello,

@@ -5,6 +5,8 @@ int main(int argc, char **argv)
 {
     static const struct stage_option_row options[] = {
         {"model", "FILE", "the decoder (GGUF)"},
+        {"drafter", "FILE", "its drafter (GGUF): the same answers, sooner"},
+        {"draft-tokens", "N", "tokens it guesses at once, 1 to 8 (3)"},
         {"threads", "N", "threads that compute; 0, the default, is one a core"},
         {"context", "N", "tokens of a request, prompt and answer together (8192)"},
         {"slots", "N", "requests in one batch (4)"},

@@ -2,6 +2,7 @@
 #include "engine/base/heap.h"
 #include "engine/kernels/cpu.h"
 #include "engine/media/media.h"
+#include "engine/model/drafter.h"
 #include "engine/model/hparams.h"
 #include "engine/model/kv.h"
 #include "engine/weights/weights.h"
@@ -108,9 +109,24 @@ bool fit_read(struct fit *out, const char *model, const char *media, uint64_t co
     return ok;
 }
 
+bool fit_drafter(struct fit *fit, const char *model, const char *drafter, struct status *st)
+{
+    struct hparams *hp = heap_new(1, sizeof *hp);
+    struct weights *w = NULL, *d = NULL;
+    bool ok = !drafter[0] || (weights_open(&w, model, st) && hparams_read(hp, w, fit->arch, st) &&
+                              weights_open(&d, drafter, st) && drafter_check(d, hp, st));
+
+    fit->drafter_bytes = ok && drafter[0] ? weights_size_bytes(d) : 0;
+    weights_close(d);
+    weights_close(w);
+    heap_free(hp);
+    return ok;
+}
+
 bool fit_memory(const struct fit *fit, uint64_t kv_bytes, uint64_t other_bytes, struct status *st)
 {
-    uint64_t wanted = fit->file_bytes + fit->media_bytes + kv_bytes + other_bytes;
+    uint64_t files = fit->file_bytes + fit->media_bytes + fit->drafter_bytes;
+    uint64_t wanted = files + kv_bytes + other_bytes;
 
     if (wanted <= fit->available_bytes)
         return true;
@@ -118,8 +134,8 @@ bool fit_memory(const struct fit *fit, uint64_t kv_bytes, uint64_t other_bytes, 
         st, STATUS_LIMIT,
         "too little memory: %s of weights, %s of keys and values and %s of work space "
         "are %s; %s are free. Smaller: --context, --slots, or a file of fewer bits",
-        fit_bytes(fit->file_bytes + fit->media_bytes), fit_bytes(kv_bytes), fit_bytes(other_bytes),
-        fit_bytes(wanted), fit_bytes(fit->available_bytes));
+        fit_bytes(files), fit_bytes(kv_bytes), fit_bytes(other_bytes), fit_bytes(wanted),
+        fit_bytes(fit->available_bytes));
 }
 
 uint64_t fit_context(const char *model, uint64_t available)

@@ -8,6 +8,7 @@ struct fit {
     char arch[32];
     uint64_t file_bytes;
     uint64_t media_bytes;      /* 0: no media file */
+    uint64_t drafter_bytes;    /* 0: no drafter */
     uint64_t context;          /* positions the model was made for */
     uint64_t kv_request_bytes; /* keys and values of one request of `context` asked for */
     uint64_t available_bytes;  /* memory this machine has free now, caches of files included */
@@ -19,8 +20,12 @@ struct fit {
 MUST_CHECK bool fit_read(struct fit *out, const char *model, const char *media, uint64_t context,
                          struct status *st);
 
-/* STATUS_LIMIT with both numbers when file, media, keys and values and `other_bytes` together
- * exceed what is free. */
+/* Add a drafter (may be ""): checks that it was made for the model. */
+MUST_CHECK bool fit_drafter(struct fit *fit, const char *model, const char *drafter,
+                            struct status *st);
+
+/* STATUS_LIMIT with both numbers when file, media, drafter, keys and values and `other_bytes`
+ * together exceed what is free. */
 MUST_CHECK bool fit_memory(const struct fit *fit, uint64_t kv_bytes, uint64_t other_bytes,
                            struct status *st);
 

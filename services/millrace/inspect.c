@@ -1,5 +1,6 @@
 /* inspect: what is in a model file, and does it fit this machine. */
 #include "engine/base/heap.h"
+#include "engine/model/hparams.h"
 #include "engine/weights/weights.h"
 #include "services/millrace/commands.h"
 #include "services/millrace/fit.h"
@@ -149,6 +150,30 @@ static void print_fit(const char *path)
     heap_free(fit);
 }
 
+/* What it is a drafter for. */
+static void print_drafter(const struct weights *w)
+{
+    struct hparams *hp = heap_new(1, sizeof *hp);
+    struct status st = {0};
+    bool kinds[2] = {false, false};
+
+    if (!hparams_read(hp, w, HPARAMS_DRAFTER, &st)) {
+        (void)printf("this drafter cannot be used: %s\n", st.text);
+        heap_free(hp);
+        return;
+    }
+    (void)printf("drafts for a model of\n  width %zu, vocabulary %zu, window %zu\n", hp->width_out,
+                 hp->vocabulary, hp->window);
+    for (size_t i = 0; i < hp->layers; i++) {
+        const struct hparams_layer *layer = &hp->layer[i];
+        if (!kinds[layer->sliding])
+            (void)printf("  %zu key heads of %zu in %s layers\n", layer->kv_heads, layer->head_dim,
+                         layer->sliding ? "sliding" : "full");
+        kinds[layer->sliding] = true;
+    }
+    heap_free(hp);
+}
+
 static int inspect(const char *path, bool keys, bool tensors)
 {
     struct weights *w = NULL;
@@ -171,6 +196,8 @@ static int inspect(const char *path, bool keys, bool tensors)
         print_keys(w);
     if (tensors)
         print_tensors(w);
+    if (span_is(arch, HPARAMS_DRAFTER))
+        print_drafter(w);
     bool decoder = span_is(arch, "gemma4");
     weights_close(w);
     if (decoder)

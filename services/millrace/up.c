@@ -28,6 +28,8 @@ static const char usage[] =
     "  --model FILE         the decoder, a GGUF file of Gemma 4\n"
     "  --media FILE         its media file (\"mmproj\"); without it pictures and sound are "
     "refused\n"
+    "  --drafter FILE       its drafter (gemma4-assistant): the same answers, sooner\n"
+    "  --draft-tokens N     tokens it guesses at once, 1 to 8 (3)\n"
     "  --listen HOST:PORT   where HTTP is served (127.0.0.1:8080)\n"
     "  --context N          tokens of one request, prompt and answer (8192)\n"
     "  --slots N            requests answered at once (4)\n"
@@ -70,6 +72,10 @@ static bool take_option(struct up *up, const char *name, const char *value, stru
         return set_text(c->weights, sizeof c->weights, name, value, st);
     if (strcmp(name, "media") == 0)
         return set_text(c->media, sizeof c->media, name, value, st);
+    if (strcmp(name, "drafter") == 0)
+        return set_text(c->drafter, sizeof c->drafter, name, value, st);
+    if (strcmp(name, "draft-tokens") == 0)
+        return set_number(&config_stage(c, "infer")->draft_tokens, name, value, st);
     if (strcmp(name, "listen") == 0)
         return set_text(c->listen, sizeof c->listen, name, value, st);
     if (strcmp(name, "context") == 0)
@@ -95,6 +101,8 @@ static int read_arguments(struct up *up, int argc, char **argv)
     static const struct option options[] = {
         {"model", required_argument, NULL, 0},
         {"media", required_argument, NULL, 0},
+        {"drafter", required_argument, NULL, 0},
+        {"draft-tokens", required_argument, NULL, 0},
         {"listen", required_argument, NULL, 0},
         {"context", required_argument, NULL, 0},
         {"slots", required_argument, NULL, 0},
@@ -150,7 +158,8 @@ static bool make_plan(struct up *up, struct status *st)
 {
     struct config *c = &up->config;
 
-    if (!config_check(c, st) || !fit_read(&up->fit, c->weights, c->media, c->context, st))
+    if (!config_check(c, st) || !fit_read(&up->fit, c->weights, c->media, c->context, st) ||
+        !fit_drafter(&up->fit, c->weights, c->drafter, st))
         return false;
     struct config_stage *infer = config_stage(c, "infer");
     if (infer->slots == 0)
@@ -166,9 +175,12 @@ static void print_plan(const struct up *up)
     (void)printf("model     %s (%s, %s, %" PRIu64 " layers)\n", c->weights, up->fit.arch,
                  fit_bytes(up->fit.file_bytes), up->fit.layers);
     (void)printf("media     %s\n", c->media[0] ? c->media : "none: pictures and sound are refused");
+    if (c->drafter[0])
+        (void)printf("drafter   %s\n", c->drafter);
     (void)printf("memory    weights %s, keys and values %s, requests up to %s; %s are free\n",
-                 fit_bytes(up->fit.file_bytes + up->fit.media_bytes), fit_bytes(up->kv_bytes),
-                 fit_bytes(c->memory_bytes), fit_bytes(up->fit.available_bytes));
+                 fit_bytes(up->fit.file_bytes + up->fit.media_bytes + up->fit.drafter_bytes),
+                 fit_bytes(up->kv_bytes), fit_bytes(c->memory_bytes),
+                 fit_bytes(up->fit.available_bytes));
     for (size_t i = 0; i < c->n_pipelines; i++) {
         (void)printf("pipeline  %s:", c->pipelines[i].name);
         for (size_t k = 0; k < c->pipelines[i].n_steps; k++)
@@ -281,6 +293,10 @@ static void add_stage_options(const struct up *up, const struct config_stage *st
     add_number(a, "--kv-bytes", up->kv_bytes);
     if (stage->exact)
         add(a, "--exact", "yes");
+    if (c->drafter[0])
+        add(a, "--drafter", c->drafter);
+    if (c->drafter[0] && stage->draft_tokens)
+        add_number(a, "--draft-tokens", stage->draft_tokens);
 }
 
 static void add_stage(struct up *up, struct supervise *s, const struct config_stage *stage)

@@ -178,6 +178,48 @@ def media_file(path, rng):
     write_gguf(path, metadata, tensors)
 
 
+def drafter_file(path, seed=1):
+    """A drafter for the text file. Its guesses are seldom right."""
+    rng = np.random.Generator(np.random.PCG64(seed))
+    pieces, kinds, merges = vocabulary()
+    width, full, a = 32, [False, True], 'gemma4-assistant.'
+    metadata = [('general.architecture', STR, 'gemma4-assistant'), (a + 'block_count', U32, 2),
+                (a + 'context_length', U32, CONTEXT), (a + 'embedding_length', U32, width),
+                (a + 'embedding_length_out', U32, WIDTH), (a + 'feed_forward_length', U32, FF),
+                (a + 'attention.head_count', U32, HEADS),
+                (a + 'attention.head_count_kv', (ARR, I32), [KV_FULL if f else KV_SLIDING for f in full]),
+                (a + 'attention.key_length', U32, HEAD_FULL), (a + 'attention.value_length', U32, HEAD_FULL),
+                (a + 'attention.key_length_swa', U32, HEAD_SLIDING),
+                (a + 'attention.value_length_swa', U32, HEAD_SLIDING),
+                (a + 'attention.layer_norm_rms_epsilon', F32, 1e-6),
+                (a + 'attention.sliding_window', U32, WINDOW),
+                (a + 'attention.sliding_window_pattern', (ARR, BOOL), [not f for f in full]),
+                (a + 'attention.shared_kv_layers', U32, 2),
+                (a + 'rope.freq_base', F32, 1e6), (a + 'rope.freq_base_swa', F32, 1e4)]
+    tensors = []
+
+    def matrix(name, n_in, n_out):
+        tensors.append((name, (n_in, n_out), TYPE_Q8_0, q8_0(rng.standard_normal((n_out, n_in)) / n_in ** 0.5)))
+
+    def vector(name, n):
+        tensors.append((name, (n,), TYPE_F32, f32(np.ones(n))))
+
+    matrix('token_embd.weight', width, len(pieces))
+    vector('output_norm.weight', width)
+    matrix('nextn.pre_projection.weight', 2 * WIDTH, width)
+    matrix('nextn.post_projection.weight', width, WIDTH)
+    for i, f in enumerate(full):
+        d, p = HEAD_FULL if f else HEAD_SLIDING, f'blk.{i}.'
+        for name, n in (('attn_norm', width), ('attn_q_norm', d), ('post_attention_norm', width),
+                        ('ffn_norm', width), ('post_ffw_norm', width), ('layer_output_scale', 1)):
+            vector(f'{p}{name}.weight', n)
+        for name, n_in, n_out in (('attn_q', width, HEADS * d), ('attn_output', HEADS * d, width),
+                                  ('ffn_gate', width, FF), ('ffn_up', width, FF), ('ffn_down', FF, width)):
+            matrix(f'{p}{name}.weight', n_in, n_out)
+    write_gguf(path, metadata + tokenizer_metadata(pieces, kinds, merges), tensors)
+    return path
+
+
 def make(folder, seed=1):
     """Writes both files; returns their paths."""
     rng = np.random.Generator(np.random.PCG64(seed))

@@ -56,17 +56,20 @@ static void test_reads_the_example_of_the_design(void **state)
     static struct config config;
     struct status st = {0};
 
-    assert_true(load("model:    { weights: a.gguf, media: /b.gguf, context: 32768 }\n"
-                     "gateway:  { listen: 127.0.0.1:9090, memory: 2GiB }\n"
-                     "pipelines:\n  chat:    [ingest, encode, infer, format]\n"
-                     "  private: [ingest, redact, encode, infer, format]\n"
-                     "stages:\n  ingest: { replicas: 2 }\n"
-                     "  infer:  { threads: 8, kv_bytes: 4GiB, exact: true }\n"
-                     "  redact: { program: ./redact.py }\n",
-                     &config, &st));
+    assert_true(
+        load("model:    { weights: a.gguf, media: /b.gguf, drafter: d.gguf, context: 32768 }\n"
+             "gateway:  { listen: 127.0.0.1:9090, memory: 2GiB }\n"
+             "pipelines:\n  chat:    [ingest, encode, infer, format]\n"
+             "  private: [ingest, redact, encode, infer, format]\n"
+             "stages:\n  ingest: { replicas: 2 }\n"
+             "  infer:  { threads: 8, kv_bytes: 4GiB, draft_tokens: 2, exact: true }\n"
+             "  redact: { program: ./redact.py }\n",
+             &config, &st));
     assert_true(config_check(&config, &st));
     assert_string_equal(config.weights, "/tmp/a.gguf");
     assert_string_equal(config.media, "/b.gguf");
+    assert_string_equal(config.drafter, "/tmp/d.gguf");
+    assert_int_equal(config_stage(&config, "infer")->draft_tokens, 2);
     assert_int_equal(config.context, 32768);
     assert_int_equal(config.memory_bytes, UINT64_C(2) << 30);
     assert_int_equal(config.n_pipelines, 2);

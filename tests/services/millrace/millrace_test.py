@@ -10,6 +10,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 MILLRACE = os.path.join(os.environ.get('MILLRACE_BIN', os.path.join(ROOT, 'build', 'release', 'bin')), 'millrace')
 GOLDEN = os.path.join(ROOT, 'tests', 'golden')
+DRAFTER = os.path.join(GOLDEN, 'models', 'nano-drafter-f32.gguf')
 TEXT = os.path.join(GOLDEN, 'text')
 ALL_GOLDEN = os.environ.get('MILLRACE_GOLDEN', os.path.join(os.path.dirname(ROOT), 'shared', 'golden'))
 LINES = ['chat', 'detokenize', 'parse', 'tokenizer', 'tokenizer-special']
@@ -76,6 +77,8 @@ def test_up_refuses_in_words(tiny, tmp_path):
         (['up', '--model', media], 'this is a media file'),
         (['up', '--model', model, '--media', model], "only 'clip'"),
         (['up', '--model', model, '--context', '1000000'], '8192'),
+        (['up', '--model', model, '--drafter', media], "'clip' is no drafter"),
+        (['up', '--model', model, '--drafter', DRAFTER], 'not a pair'),
         (['up', '--model', model, '--slots', '60000000'], 'are free'),
         (['up', str(tmp_path / 'missing.yaml')], 'missing.yaml'),
     ]
@@ -90,6 +93,14 @@ def test_inspect_shows_parts(tiny):
     for word in ('architecture gemma4', 'attention', 'q8_0', 'gemma4.block_count', 'blk.3.ffn_down.weight', 'largest context'):
         assert word in text, text
     assert run('inspect', __file__)[0] == 1
+
+
+def test_inspect_says_what_a_drafter_is_for():
+    status, text = run('inspect', DRAFTER)
+    assert status == 0
+    for words in ('drafts for a model of', 'width 64, vocabulary 512, window 16', '1 key heads of 32 in full layers',
+                  'drafter projections'):
+        assert words in text, text
 
 
 def test_doctor_names_what_is_wrong(tiny):
