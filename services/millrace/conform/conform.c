@@ -36,6 +36,7 @@ static const struct {
     {conform_is_greedy, conform_greedy},   {conform_is_kernels, conform_kernels},
     {conform_is_dequant, conform_dequant}, {conform_is_sizes, conform_sizes},
     {conform_is_resize, conform_resize},   {conform_is_model, conform_model},
+    {conform_is_drafter, conform_drafter}, {conform_is_speculation, conform_speculation},
 };
 
 /* ------------------------------------------------------------------ names and tensors */

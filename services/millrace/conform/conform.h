@@ -44,6 +44,9 @@ const int32_t *conform_i32(struct conform_case *c, const char *name, size_t *out
 const uint8_t *conform_u8(struct conform_case *c, const char *name, size_t *out_n);
 bool conform_has(const struct conform_case *c, const char *name); /* without marking */
 
+/* Open the file that metadata key `key` of the case names; false: recorded as a failure. */
+bool conform_open(struct conform_case *c, const char *key, struct weights **out);
+
 /* Compare n values with tensor `name`; infinities must be equal. tolerance 0: equal. */
 void conform_compare(struct conform_case *c, const char *name, const float *got, size_t n,
                      double tolerance);
@@ -56,6 +59,10 @@ bool conform_is_model(const struct conform_case *c);
 void conform_model(struct conform_case *c);
 bool conform_is_greedy(const struct conform_case *c);
 void conform_greedy(struct conform_case *c);
+bool conform_is_drafter(const struct conform_case *c);
+void conform_drafter(struct conform_case *c);
+bool conform_is_speculation(const struct conform_case *c);
+void conform_speculation(struct conform_case *c);
 bool conform_is_kernels(const struct conform_case *c);
 void conform_kernels(struct conform_case *c);
 bool conform_is_dequant(const struct conform_case *c);

@@ -35,7 +35,7 @@ struct bench {
 
 /* ------------------------------------------------------------------ opening */
 
-static bool open_named(struct conform_case *c, const char *key, struct weights **out)
+bool conform_open(struct conform_case *c, const char *key, struct weights **out)
 {
     struct span name;
     struct status st = {0};
@@ -59,7 +59,7 @@ static bool open_model(struct bench *b, size_t rows)
     struct model_options options = {.exact = true, .context_max = 4096, .kv_bytes = KV_BYTES};
     struct status st = {0};
 
-    if (!open_named(b->c, "golden.model", &b->weights))
+    if (!conform_open(b->c, "golden.model", &b->weights))
         return false;
     if (!model_open(&b->model, b->weights, NULL, &options, &st)) {
         conform_fail(b->c, "%s", st.text);
@@ -69,7 +69,7 @@ static bool open_model(struct bench *b, size_t rows)
     b->forward = forward_new(b->model, rows);
     if (!weights_has(b->c->file, "golden.mmproj"))
         return true;
-    if (!open_named(b->c, "golden.mmproj", &b->media))
+    if (!conform_open(b->c, "golden.mmproj", &b->media))
         return false;
     if (!projector_open(&b->projector, b->media, b->hp->width, &st)) {
         conform_fail(b->c, "%s", st.text);

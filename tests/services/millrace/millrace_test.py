@@ -14,7 +14,7 @@ DRAFTER = os.path.join(GOLDEN, 'models', 'nano-drafter-f32.gguf')
 TEXT = os.path.join(GOLDEN, 'text')
 ALL_GOLDEN = os.environ.get('MILLRACE_GOLDEN', os.path.join(os.path.dirname(ROOT), 'shared', 'golden'))
 LINES = ['chat', 'detokenize', 'parse', 'tokenizer', 'tokenizer-special']
-NOT_YET = 'video,mixed,drafter,speculate,verify,moe'
+NOT_YET = 'video,mixed,moe'
 sys.path.insert(0, os.path.join(ROOT, 'tests', 'line'))
 
 import tiny_model  # noqa: E402
