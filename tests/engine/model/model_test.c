@@ -3,11 +3,13 @@
 #include "engine/model/hparams.h"
 #include "engine/model/model.h"
 #include "tests/engine/model/golden.h"
+#include "tests/engine/model/random_model.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -196,6 +198,47 @@ static void test_nano_moe_f32(void **state)
     assert_int_equal(check_case("text-nano-moe-f32", NULL, 0), 22);
 }
 
+static void watch_ties(void *context, size_t layer, const char *name, const float *values,
+                       size_t rows, size_t width)
+{
+    (void)layer;
+    if (strcmp(name, "experts") != 0)
+        return;
+    assert_int_equal(width, 2);
+    for (size_t r = 0; r < rows; r++)
+        assert_true(values[2 * r] == 0 && values[2 * r + 1] == 1);
+    ++*(size_t *)context;
+}
+
+/* Of experts that are equally likely those of lower number are taken. */
+static void test_ties(void **state)
+{
+    const struct random_model shape = {
+        .type = DTYPE_Q8_0, .experts = true, .router_ties = true, .seed = 3};
+    const struct model_options options = {.context_max = 64, .kv_bytes = (size_t)16 << 20};
+    struct model_input inputs[5];
+    struct weights *w = NULL;
+    struct model *m = NULL;
+    struct status st = {0};
+    size_t seen = 0;
+    char path[RANDOM_MODEL_PATH];
+    float *logits = heap_array(float, (size_t)5 * RANDOM_MODEL_VOCABULARY);
+
+    (void)state;
+    random_model_write(path, &shape);
+    assert_true(weights_open(&w, path, &st) && model_open(&m, w, NULL, &options, &st));
+    for (size_t i = 0; i < 5; i++)
+        inputs[i] = (struct model_input){.id = (int32_t)i * 17, .block = -1};
+    const struct golden_reading reading = {
+        .inputs = inputs, .n = 5, .budget_us = 1, .watch = watch_ties, .watch_context = &seen};
+    golden_read(m, &reading, logits);
+    assert_int_equal(seen, model_hparams(m)->layers);
+    heap_free(logits);
+    model_close(m);
+    weights_close(w);
+    (void)unlink(path);
+}
+
 static void test_image(void **state)
 {
     (void)state;
@@ -244,7 +287,7 @@ int main(void)
         cmocka_unit_test(test_small_mixture), cmocka_unit_test(test_image),
         cmocka_unit_test(test_audio),         cmocka_unit_test(test_mixed),
         cmocka_unit_test(test_chunks),        cmocka_unit_test(test_nano_moe),
-        cmocka_unit_test(test_nano_moe_f32),
+        cmocka_unit_test(test_nano_moe_f32),  cmocka_unit_test(test_ties),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
