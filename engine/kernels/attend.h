@@ -4,6 +4,11 @@
 #include <stddef.h>
 
 #define ATTEND_PAGE_KEYS 64 /* keys of a page: those at positions [64 p, 64 p + 64) */
+/* Keys at positions [1024 g, 1024 g + 1024) are a group: groups are summed each on its own and then
+ * added in ascending order, so that threads can share a long sequence. */
+#define ATTEND_GROUP_KEYS 1024
+#define ATTEND_HEAD_DIM_MAX 512
+#define ATTEND_ROWS_MAX 64 /* queries times heads of a task */
 
 /* What the queries of one call have in common. */
 struct attend_shape {
@@ -12,23 +17,38 @@ struct attend_shape {
     size_t head_dim; /* a multiple of 8, at most ATTEND_HEAD_DIM_MAX */
     enum dtype type; /* of keys and values: DTYPE_F16 or DTYPE_F32 */
 };
-#define ATTEND_HEAD_DIM_MAX 512
+
+/* A page is [kv_heads] of attend_head_bytes each: [64][head_dim] of the type. */
+static inline size_t attend_head_bytes(enum dtype type, size_t head_dim)
+{
+    return ATTEND_PAGE_KEYS * head_dim * (type == DTYPE_F16 ? 2 : sizeof(float));
+}
 
 /* One query token and what it may see: keys at positions [first, end), never empty. */
 struct attend_query {
     const float *q; /* [heads][head_dim] */
     float *out;     /* [heads][head_dim] */
-    /* By page number; a page is [kv_heads][64][head_dim]. Only pages that hold positions of
-     * [first, end) are looked at, and only those positions in them: the rest may be anything. */
+    /* By page number. Only pages that hold positions of [first, end) are looked at, and only those
+     * positions in them count: the rest may be anything. Queries with the same `keys` have the same
+     * `values`. */
     const void *const *keys;
     const void *const *values;
     size_t first, end;
 };
 
-/* One task of attention: some queries of one kv head, some of its query heads. */
+/* Some queries that share their pages, some heads of one kv head, the keys of one group. A query
+ * with one head is a row; rows are [n_queries][head_end - head_begin], at most ATTEND_ROWS_MAX. */
 struct attend_task {
     const struct attend_shape *shape;
     const struct attend_query *queries;
     size_t n_queries;
-    size_t head_begin, head_end; /* query heads, all of one kv head */
+    size_t head_begin, head_end;
+    size_t group;
+};
+
+/* What rows have seen of their keys. */
+struct attend_part {
+    float *values;  /* [rows][head_dim] sum of exponentials times values */
+    float *largest; /* [rows] score; -INFINITY: no key was seen */
+    float *sum;     /* [rows] of exponentials of score - largest */
 };

@@ -7,8 +7,10 @@
 #include "engine/kernels/scalar.h"
 #include "engine/kernels/sets.h"
 
-/* What is known of one query and head so far; the weighted values stand in its output. */
-struct state {
+/* One query and head. */
+struct row {
+    const float *q;
+    float *out; /* values weighted so far */
     float largest, sum;
 };
 
@@ -26,60 +28,91 @@ static float dot(const float *a, const float *b, size_t d)
     return lanes_sum(lane);
 }
 
-/* Keys [low, high) of one page, for one query and head. */
-static void page_step(struct state *s, float *out, const float *q, const void *keys,
-                      const void *values, const struct attend_shape *shape, size_t low, size_t high)
+/* Keys [low, high) of one page. */
+static void page_step(struct row *r, const void *keys, const void *values,
+                      const struct attend_shape *shape, size_t low, size_t high)
 {
-    float score[ATTEND_PAGE_KEYS], row[ATTEND_HEAD_DIM_MAX];
-    float largest = s->largest, lane[LANES] = {0};
+    float score[ATTEND_PAGE_KEYS], loaded[ATTEND_HEAD_DIM_MAX];
+    float largest = r->largest, lane[LANES] = {0};
     size_t d = shape->head_dim;
 
     for (size_t j = low; j < high; j++) {
-        load(row, keys, j, d, shape->type);
-        score[j] = dot(q, row, d);
+        load(loaded, keys, j, d, shape->type);
+        score[j] = dot(r->q, loaded, d);
         largest = score[j] > largest ? score[j] : largest;
     }
-    float keep = scalar_exp(s->largest - largest);
+    float keep = scalar_exp(r->largest - largest);
     for (size_t j = low; j < high; j++) {
         score[j] = scalar_exp(score[j] - largest);
         lane[j % LANES] += score[j];
     }
-    s->largest = largest;
-    s->sum = s->sum * keep + lanes_sum(lane);
+    r->largest = largest;
+    r->sum = r->sum * keep + lanes_sum(lane);
     for (size_t i = 0; i < d; i++)
-        out[i] *= keep;
+        r->out[i] *= keep;
     for (size_t j = low; j < high; j++) {
-        load(row, values, j, d, shape->type);
+        load(loaded, values, j, d, shape->type);
         for (size_t i = 0; i < d; i++)
-            out[i] += score[j] * row[i];
+            r->out[i] += score[j] * loaded[i];
     }
 }
 
-static void attend_one(const struct attend_shape *shape, const struct attend_query *query,
-                       size_t head)
+static void attend_row(struct row *r, const struct attend_shape *shape,
+                       const struct attend_query *query, size_t kv_head, size_t group)
 {
-    size_t d = shape->head_dim, kv_head = head / (shape->heads / shape->kv_heads);
-    size_t head_bytes = ATTEND_PAGE_KEYS * d * quant_find(shape->type)->block_bytes;
-    struct state s = {.largest = -INFINITY};
-    float *out = query->out + head * d;
+    size_t offset = kv_head * attend_head_bytes(shape->type, shape->head_dim);
+    size_t begin = group * ATTEND_GROUP_KEYS, end = begin + ATTEND_GROUP_KEYS;
 
-    memset(out, 0, d * sizeof *out);
-    for (size_t page = query->first / ATTEND_PAGE_KEYS; page * ATTEND_PAGE_KEYS < query->end;
-         page++) {
-        size_t begin = page * ATTEND_PAGE_KEYS;
-        size_t low = query->first > begin ? query->first - begin : 0;
-        size_t high = query->end - begin < ATTEND_PAGE_KEYS ? query->end - begin : ATTEND_PAGE_KEYS;
-        page_step(&s, out, query->q + head * d,
-                  (const uint8_t *)query->keys[page] + kv_head * head_bytes,
-                  (const uint8_t *)query->values[page] + kv_head * head_bytes, shape, low, high);
+    begin = query->first > begin ? query->first : begin;
+    end = query->end < end ? query->end : end;
+    while (begin < end) {
+        size_t page = begin / ATTEND_PAGE_KEYS, low = begin % ATTEND_PAGE_KEYS;
+        size_t left = end - page * ATTEND_PAGE_KEYS;
+        size_t high = left < ATTEND_PAGE_KEYS ? left : ATTEND_PAGE_KEYS;
+        page_step(r, (const uint8_t *)query->keys[page] + offset,
+                  (const uint8_t *)query->values[page] + offset, shape, low, high);
+        begin += high - low;
     }
-    for (size_t i = 0; i < d; i++)
-        out[i] /= s.sum;
 }
 
-void attend_c(const struct attend_task *task)
+void attend_c(const struct attend_task *task, const struct attend_part *out)
 {
-    for (size_t i = 0; i < task->n_queries; i++)
-        for (size_t head = task->head_begin; head < task->head_end; head++)
-            attend_one(task->shape, &task->queries[i], head);
+    size_t d = task->shape->head_dim, heads = task->head_end - task->head_begin;
+    size_t kv_head = task->head_begin / (task->shape->heads / task->shape->kv_heads);
+
+    for (size_t i = 0; i < task->n_queries * heads; i++) {
+        const struct attend_query *query = &task->queries[i / heads];
+        struct row r = {.q = query->q + (task->head_begin + i % heads) * d,
+                        .out = out->values + i * d,
+                        .largest = -INFINITY};
+        memset(r.out, 0, d * sizeof *r.out);
+        attend_row(&r, task->shape, query, kv_head, task->group);
+        out->largest[i] = r.largest;
+        out->sum[i] = r.sum;
+    }
+}
+
+void attend_add_c(const struct attend_part *total, const struct attend_part *more, size_t rows,
+                  size_t head_dim)
+{
+    for (size_t r = 0; r < rows; r++) {
+        float *a = total->values + r * head_dim;
+        const float *b = more->values + r * head_dim;
+        float largest = total->largest[r];
+        if (more->largest[r] == -INFINITY) /* nothing to add; and infinities have no difference */
+            continue;
+        largest = more->largest[r] > largest ? more->largest[r] : largest;
+        float keep = scalar_exp(total->largest[r] - largest);
+        float take = scalar_exp(more->largest[r] - largest);
+        total->largest[r] = largest;
+        total->sum[r] = total->sum[r] * keep + more->sum[r] * take;
+        for (size_t i = 0; i < head_dim; i++)
+            a[i] = a[i] * keep + b[i] * take;
+    }
+}
+
+void attend_finish_c(float *out, const float *values, float sum, size_t head_dim)
+{
+    for (size_t i = 0; i < head_dim; i++)
+        out[i] = values[i] / sum;
 }

@@ -33,17 +33,20 @@ static const struct matmul_row any_type[] = {
     ROW(DTYPE_F32, 0, 0, matmul_float_c),
 };
 
-#define SET(suffix, need) {                                                                        \
-    .name = #suffix, .needs = (need), .round_row = round_row_##suffix,                              \
-    .rmsnorm = rmsnorm_##suffix, .add_scale = add_scale_##suffix, .gelu_mul = gelu_mul_##suffix,   \
-    .softcap = softcap_##suffix, .rope = rope_##suffix, .attend = attend_##suffix,    \
-    .resize_across = resize_across_##suffix, .resize_down = resize_down_##suffix }
+/* vector: the suffix of what is not attention; wider registers do not make it faster. */
+#define SET(suffix, need, vector) {                                                                \
+    .name = #suffix, .needs = (need), .round_row = round_row_##vector,                              \
+    .rmsnorm = rmsnorm_##vector, .add_scale = add_scale_##vector, .gelu_mul = gelu_mul_##vector,   \
+    .softcap = softcap_##vector, .rope = rope_##vector, .attend = attend_##suffix,                  \
+    .attend_add = attend_add_##suffix, .attend_finish = attend_finish_##suffix,                     \
+    .resize_across = resize_across_##vector, .resize_down = resize_down_##vector }
 
 static const struct kernel_set sets[] = {
 #if defined(__x86_64__)
-    SET(avx2, CPU_AVX2),
+    SET(avx512, CPU_AVX2 | CPU_AVX512 | CPU_VNNI, avx2),
+    SET(avx2, CPU_AVX2, avx2),
 #endif
-    SET(c, 0),
+    SET(c, 0, c),
 };
 
 #define PROBE(suffix, need) {                                                                      \

@@ -67,7 +67,13 @@ struct kernel_set {
     void (*gelu_mul)(float *out, const float *gate, const float *up, size_t n);
     void (*softcap)(float *x, size_t n, float cap);
     void (*rope)(float *x, const float *cos, const float *sin, size_t heads, size_t half);
-    void (*attend)(const struct attend_task *task);
+    /* What the rows of a task see of the keys of its group. */
+    void (*attend)(const struct attend_task *task, const struct attend_part *out);
+    /* total = both parts of the same rows together; the same bits in every set */
+    void (*attend_add)(const struct attend_part *total, const struct attend_part *more, size_t rows,
+                       size_t head_dim);
+    /* out = values / sum, [head_dim] */
+    void (*attend_finish)(float *out, const float *values, float sum, size_t head_dim);
     /* rows (1 .. RESIZE_ROWS): in [rows][width][3] -> out [rows][stride], of which taps->out pixels
      * count; stride: RESIZE_STRIDE(taps->out); scratch: RESIZE_SCRATCH(width) */
     void (*resize_across)(uint8_t *out, size_t stride, const uint8_t *in, size_t width, size_t rows,

@@ -18,7 +18,10 @@ void add_scale_c(float *x, const float *y, size_t n, float scale);
 void gelu_mul_c(float *out, const float *gate, const float *up, size_t n);
 void softcap_c(float *x, size_t n, float cap);
 void rope_c(float *x, const float *cos, const float *sin, size_t heads, size_t half);
-void attend_c(const struct attend_task *task);
+void attend_c(const struct attend_task *task, const struct attend_part *out);
+void attend_add_c(const struct attend_part *total, const struct attend_part *more, size_t rows,
+                  size_t head_dim);
+void attend_finish_c(float *out, const float *values, float sum, size_t head_dim);
 void resize_across_c(uint8_t *out, size_t stride, const uint8_t *in, size_t width, size_t rows,
                      const struct resize_taps *taps, float *scratch);
 void resize_down_c(uint8_t *out, size_t row_bytes, const uint8_t *in, size_t stride,
@@ -44,11 +47,19 @@ void add_scale_avx2(float *x, const float *y, size_t n, float scale);
 void gelu_mul_avx2(float *out, const float *gate, const float *up, size_t n);
 void softcap_avx2(float *x, size_t n, float cap);
 void rope_avx2(float *x, const float *cos, const float *sin, size_t heads, size_t half);
-void attend_avx2(const struct attend_task *task);
+void attend_avx2(const struct attend_task *task, const struct attend_part *out);
+void attend_add_avx2(const struct attend_part *total, const struct attend_part *more, size_t rows,
+                     size_t head_dim);
+void attend_finish_avx2(float *out, const float *values, float sum, size_t head_dim);
 void resize_across_avx2(uint8_t *out, size_t stride, const uint8_t *in, size_t width, size_t rows,
                         const struct resize_taps *taps, float *scratch);
 void resize_down_avx2(uint8_t *out, size_t row_bytes, const uint8_t *in, size_t stride,
                       const struct resize_taps *taps, size_t y);
+
+void attend_avx512(const struct attend_task *task, const struct attend_part *out);
+void attend_add_avx512(const struct attend_part *total, const struct attend_part *more, size_t rows,
+                       size_t head_dim);
+void attend_finish_avx512(float *out, const float *values, float sum, size_t head_dim);
 
 uint64_t probe_read_avx2(const void *data, size_t size);
 size_t probe_int8_avx2(size_t products, int32_t *out);

@@ -1,27 +1,16 @@
 #include "engine/ops/ops.h"
 #include "engine/base/heap.h"
 #include "engine/base/pool.h"
-#include "engine/kernels/kernels.h"
 #include "engine/kernels/scalar.h"
+#include "engine/ops/parts.h"
 #include "engine/weights/weights.h"
 #include <assert.h>
 #include <stdio.h>
 
-/* Multiplications that are worth a piece of their own: waking a thread costs some 10 us. */
-#define WORK_GRAIN ((size_t)1 << 18)
 #define MATMUL_GRAIN                                                                               \
     32 /* output rows handed to a thread at once; a multiple of a kernel's tile                    \
         */
 #define ELEMENTS_GRAIN 4096
-#define ATTEND_QUERIES 8 /* of a task */
-#define ATTEND_HEADS 4   /* of a task, at most: one kv head may serve 16, which is work for all */
-
-struct ops {
-    struct pool *pool;
-    const struct kernel_set *set;
-    enum precision precision;
-    char name[40];
-};
 
 struct ops *ops_new(struct pool *pool, enum precision precision)
 {
@@ -29,6 +18,7 @@ struct ops *ops_new(struct pool *pool, enum precision precision)
     ops->pool = pool;
     ops->set = kernels_find();
     ops->precision = precision;
+    ops->attend = attend_memory_new(pool_threads(pool));
     (void)snprintf(ops->name, sizeof ops->name, "%s %s", ops->set->name,
                    precision == PRECISION_FAST ? "fast" : "exact");
     return ops;
@@ -36,6 +26,9 @@ struct ops *ops_new(struct pool *pool, enum precision precision)
 
 void ops_free(struct ops *ops)
 {
+    if (!ops)
+        return;
+    attend_memory_free(ops->attend);
     heap_free(ops);
 }
 
@@ -299,64 +292,6 @@ void ops_rope(const struct ops *ops, float *x, const float *cos, const float *si
     struct elements_job job = {
         .set = ops->set, .out = x, .a = cos, .b = sin, .width = heads, .half = half};
     pool_run(ops->pool, rows, ELEMENTS_GRAIN / (heads * half) + 1, rope_part, &job);
-}
-
-/* ---- attention ---- */
-
-struct attend_job {
-    const struct kernel_set *set;
-    const struct attend_shape *shape;
-    const struct attend_query *queries;
-    size_t n, head_blocks, heads_each;
-};
-
-/* Task t: which block of queries, then which block of heads. */
-static void attend_part(void *context, size_t begin, size_t end, size_t thread)
-{
-    const struct attend_job *job = context;
-    (void)thread;
-    for (size_t t = begin; t < end; t++) {
-        size_t first = t / job->head_blocks * ATTEND_QUERIES;
-        size_t head = t % job->head_blocks * job->heads_each;
-        struct attend_task task = {
-            .shape = job->shape,
-            .queries = job->queries + first,
-            .n_queries = job->n - first < ATTEND_QUERIES ? job->n - first : ATTEND_QUERIES,
-            .head_begin = head,
-            .head_end = head + job->heads_each,
-        };
-        job->set->attend(&task);
-    }
-}
-
-void ops_attend(const struct ops *ops, const struct attend_shape *shape,
-                const struct attend_query *queries, size_t n)
-{
-    assert(shape->kv_heads > 0 && shape->heads % shape->kv_heads == 0);
-    assert(shape->head_dim % 8 == 0 && shape->head_dim <= ATTEND_HEAD_DIM_MAX);
-    assert(shape->type == DTYPE_F16 || shape->type == DTYPE_F32);
-    if (n == 0)
-        return;
-    size_t group = shape->heads / shape->kv_heads,
-           each = group < ATTEND_HEADS ? group : ATTEND_HEADS;
-    while (group % each) /* a block of heads must not reach into the next kv head */
-        each--;
-    for (size_t i = 0; i < n; i++)
-        assert(queries[i].first < queries[i].end);
-    struct attend_job job = {
-        .set = ops->set,
-        .shape = shape,
-        .queries = queries,
-        .n = n,
-        .head_blocks = shape->heads / each,
-        .heads_each = each,
-    };
-    size_t query_blocks = (n + ATTEND_QUERIES - 1) / ATTEND_QUERIES;
-    size_t tasks = query_blocks * job.head_blocks;
-    size_t work = 0;
-    for (size_t i = 0; i < n; i++)
-        work += 2 * (queries[i].end - queries[i].first) * shape->heads * shape->head_dim;
-    pool_run(ops->pool, tasks, WORK_GRAIN / (work / tasks + 1) + 1, attend_part, &job);
 }
 
 size_t ops_argmax(const float *x, size_t n)

@@ -2,7 +2,8 @@
  *
  * Every number is summed in one order that depends on its own row, column or query only: never on
  * how many rows came together, where a range was cut, or how many threads there are.
- * Work is split by output rows, tokens and heads, never inside a sum. */
+ * Work is split by output rows, tokens, heads and groups of keys, never inside a sum. One ops
+ * serves one caller at a time. */
 #pragma once
 #include "engine/base/status.h"
 #include "engine/kernels/attend.h" /* attend_shape, attend_query */
@@ -77,9 +78,10 @@ void ops_rope_angles(float *cos, float *sin, const int32_t *positions, size_t ro
 void ops_rope(const struct ops *ops, float *x, const float *cos, const float *sin, size_t rows,
               size_t heads, size_t half);
 
-/* Softmax attention with scale 1, for queries [n] of one layer (of any sequences). Scores are
- * gathered page by page in ascending order. Cost: about n * heads * head_dim * (end - first) * 2
- * multiplications; a caller that must not be away for long gives fewer queries. */
+/* Softmax attention with scale 1, for queries [n] of one layer (of any sequences). A query sees
+ * its keys page by page and group by group, in ascending order. Cost: about n * heads * head_dim *
+ * (end - first) * 2 multiplications; a caller that must not be away for long gives fewer queries.
+ */
 void ops_attend(const struct ops *ops, const struct attend_shape *shape,
                 const struct attend_query *queries, size_t n);
 

@@ -1,0 +1,258 @@
+/* Attention, cut into pieces for the pool.
+ *
+ * A unit is a block of queries that share their pages, and some heads of one kv head: its keys are
+ * loaded once for all its rows. When there are too few units for all threads, their groups of keys
+ * become pieces of their own, each with a slot for what it sees, and the slots are added afterwards
+ * in ascending order: the same sums as in a unit that goes through its groups by itself. */
+#include "engine/base/heap.h"
+#include "engine/base/pool.h"
+#include "engine/ops/parts.h"
+#include <assert.h>
+
+#define PIECES_MAX 1024
+#define SLOT_ROWS ((size_t)1 << 13)
+#define SLOT_VALUES ((size_t)1 << 21) /* 256 groups of 16 heads of 512: a token at 262,144 */
+#define BALANCE                                                                                    \
+    4 /* a thread should get this many pieces, so that all end at about the same time              \
+       */
+
+struct piece {
+    const struct attend_query *queries; /* of a unit */
+    size_t n_queries, head_begin, head_end;
+    size_t group_begin, group_end;
+    bool slotted;
+    size_t slot_row, slot_value;
+};
+
+/* The pieces of a unit that have slots. */
+struct unit {
+    size_t begin, end;
+};
+
+/* Of a thread: what it has seen of a unit, and of one more group. */
+struct scratch {
+    float values[2][ATTEND_ROWS_MAX * ATTEND_HEAD_DIM_MAX];
+    float largest[2][ATTEND_ROWS_MAX], sum[2][ATTEND_ROWS_MAX];
+};
+
+struct attend_memory {
+    struct scratch *scratch; /* [threads] */
+    float *values;           /* [SLOT_VALUES] */
+    float *largest, *sum;    /* [SLOT_ROWS] */
+    struct piece pieces[PIECES_MAX];
+    struct unit units[PIECES_MAX];
+};
+
+struct attend_memory *attend_memory_new(size_t threads)
+{
+    struct attend_memory *m = heap_new(1, sizeof *m);
+    m->scratch = heap_array(struct scratch, threads);
+    m->values = heap_array(float, SLOT_VALUES);
+    m->largest = heap_array(float, SLOT_ROWS);
+    m->sum = heap_array(float, SLOT_ROWS);
+    return m;
+}
+
+void attend_memory_free(struct attend_memory *m)
+{
+    if (!m)
+        return;
+    heap_free(m->scratch);
+    heap_free(m->values);
+    heap_free(m->largest);
+    heap_free(m->sum);
+    heap_free(m);
+}
+
+/* One call: how it is cut, and the pieces that wait to be done. */
+struct job {
+    const struct ops *ops;
+    const struct attend_shape *shape;
+    size_t heads_each; /* of a unit */
+    bool split;        /* groups become pieces */
+    size_t n_pieces, n_units, slot_row, slot_value;
+    size_t work; /* multiplications of the pieces */
+};
+
+static size_t rows_of(const struct piece *p)
+{
+    return p->n_queries * (p->head_end - p->head_begin);
+}
+
+static struct attend_part slot_part(const struct attend_memory *m, const struct piece *p)
+{
+    return (struct attend_part){.values = m->values + p->slot_value,
+                                .largest = m->largest + p->slot_row,
+                                .sum = m->sum + p->slot_row};
+}
+
+static void see(const struct job *job, const struct piece *p, size_t group,
+                const struct attend_part *out)
+{
+    struct attend_task task = {.shape = job->shape,
+                               .queries = p->queries,
+                               .n_queries = p->n_queries,
+                               .head_begin = p->head_begin,
+                               .head_end = p->head_end,
+                               .group = group};
+    job->ops->set->attend(&task, out);
+}
+
+static void finish(const struct job *job, const struct piece *p, const struct attend_part *total)
+{
+    size_t d = job->shape->head_dim, heads = p->head_end - p->head_begin;
+    for (size_t r = 0; r < rows_of(p); r++)
+        job->ops->set->attend_finish(p->queries[r / heads].out + (p->head_begin + r % heads) * d,
+                                     total->values + r * d, total->sum[r], d);
+}
+
+static void do_pieces(void *context, size_t begin, size_t end, size_t thread)
+{
+    const struct job *job = context;
+    const struct attend_memory *m = job->ops->attend;
+    struct scratch *s = &m->scratch[thread];
+    const struct attend_part total = {s->values[0], s->largest[0], s->sum[0]};
+    const struct attend_part more = {s->values[1], s->largest[1], s->sum[1]};
+
+    for (size_t i = begin; i < end; i++) {
+        const struct piece *p = &m->pieces[i];
+        if (p->slotted) {
+            const struct attend_part slot = slot_part(m, p);
+            see(job, p, p->group_begin, &slot);
+            continue;
+        }
+        see(job, p, p->group_begin, &total);
+        for (size_t group = p->group_begin + 1; group < p->group_end; group++) {
+            see(job, p, group, &more);
+            job->ops->set->attend_add(&total, &more, rows_of(p), job->shape->head_dim);
+        }
+        finish(job, p, &total);
+    }
+}
+
+static void add_slots(void *context, size_t begin, size_t end, size_t thread)
+{
+    const struct job *job = context;
+    const struct attend_memory *m = job->ops->attend;
+    (void)thread;
+    for (size_t u = begin; u < end; u++) {
+        const struct piece *first = &m->pieces[m->units[u].begin];
+        const struct attend_part total = slot_part(m, first);
+        for (size_t i = m->units[u].begin + 1; i < m->units[u].end; i++) {
+            const struct attend_part more = slot_part(m, &m->pieces[i]);
+            job->ops->set->attend_add(&total, &more, rows_of(first), job->shape->head_dim);
+        }
+        finish(job, first, &total);
+    }
+}
+
+/* Do the pieces that wait. */
+static void flush(struct job *job)
+{
+    if (job->n_pieces == 0)
+        return;
+    pool_run(job->ops->pool, job->n_pieces, WORK_GRAIN / (job->work / job->n_pieces + 1) + 1,
+             do_pieces, job);
+    pool_run(job->ops->pool, job->n_units, 1, add_slots, job);
+    job->n_pieces = job->n_units = job->slot_row = job->slot_value = job->work = 0;
+}
+
+/* The next block of queries that share their pages: how many, and the groups that they see. */
+static struct piece next_block(const struct job *job, const struct attend_query *queries, size_t n)
+{
+    struct piece p = {.queries = queries, .group_begin = SIZE_MAX};
+    while (p.n_queries < n && p.n_queries < ATTEND_ROWS_MAX / job->heads_each &&
+           queries[p.n_queries].keys == queries->keys) {
+        const struct attend_query *q = &queries[p.n_queries++];
+        size_t begin = q->first / ATTEND_GROUP_KEYS, end = (q->end - 1) / ATTEND_GROUP_KEYS + 1;
+        p.group_begin = begin < p.group_begin ? begin : p.group_begin;
+        p.group_end = end > p.group_end ? end : p.group_end;
+    }
+    return p;
+}
+
+/* Decide how the call is cut; no number hangs on it. */
+static void plan(struct job *job, const struct attend_query *queries, size_t n)
+{
+    size_t threads = pool_threads(job->ops->pool), heads = job->shape->heads / job->shape->kv_heads;
+    size_t total = 0, longest = 0, groups = 0, units;
+
+    job->heads_each = heads < ATTEND_ROWS_MAX ? heads : ATTEND_ROWS_MAX;
+    while (heads % job->heads_each) /* a unit must not reach into the next kv head */
+        job->heads_each--;
+    if (threads == 1)
+        return;
+    for (size_t i = 0; i < n;) {
+        struct piece p = next_block(job, queries + i, n - i);
+        size_t work = p.n_queries * (p.group_end - p.group_begin);
+        total += work;
+        longest = work > longest ? work : longest;
+        groups += p.group_end - p.group_begin;
+        i += p.n_queries;
+    }
+    units = job->shape->heads / job->heads_each;
+    job->split = total * units < BALANCE * threads * longest;
+    while (job->split && groups * units < BALANCE * threads && job->heads_each % 8 == 0) {
+        job->heads_each /= 2;
+        units *= 2;
+    }
+}
+
+static void add_piece(struct job *job, const struct piece *p)
+{
+    struct attend_memory *m = job->ops->attend;
+    m->pieces[job->n_pieces++] = *p;
+    job->work +=
+        2 * rows_of(p) * (p->group_end - p->group_begin) * ATTEND_GROUP_KEYS * job->shape->head_dim;
+}
+
+/* A unit as one piece, or as one for each group. */
+static void add_unit(struct job *job, struct piece p)
+{
+    size_t n = p.group_end - p.group_begin, rows = n * rows_of(&p);
+    bool slotted = job->split && n > 1 && n <= PIECES_MAX && rows <= SLOT_ROWS &&
+                   rows * job->shape->head_dim <= SLOT_VALUES;
+
+    if (job->n_pieces + (slotted ? n : 1) > PIECES_MAX ||
+        (slotted && (job->slot_row + rows > SLOT_ROWS ||
+                     job->slot_value + rows * job->shape->head_dim > SLOT_VALUES)))
+        flush(job);
+    if (!slotted) {
+        add_piece(job, &p);
+        return;
+    }
+    job->ops->attend->units[job->n_units++] =
+        (struct unit){.begin = job->n_pieces, .end = job->n_pieces + n};
+    p.slotted = true;
+    for (size_t end = p.group_end; p.group_begin < end; p.group_begin++) {
+        p.group_end = p.group_begin + 1;
+        p.slot_row = job->slot_row;
+        p.slot_value = job->slot_value;
+        add_piece(job, &p);
+        job->slot_row += rows_of(&p);
+        job->slot_value += rows_of(&p) * job->shape->head_dim;
+    }
+}
+
+void ops_attend(const struct ops *ops, const struct attend_shape *shape,
+                const struct attend_query *queries, size_t n)
+{
+    struct job job = {.ops = ops, .shape = shape};
+
+    assert(shape->kv_heads > 0 && shape->heads % shape->kv_heads == 0);
+    assert(shape->head_dim % 8 == 0 && shape->head_dim <= ATTEND_HEAD_DIM_MAX);
+    assert(shape->type == DTYPE_F16 || shape->type == DTYPE_F32);
+    for (size_t i = 0; i < n; i++)
+        assert(queries[i].first < queries[i].end);
+    plan(&job, queries, n);
+    for (size_t i = 0; i < n;) {
+        struct piece p = next_block(&job, queries + i, n - i);
+        for (size_t head = 0; head < shape->heads; head += job.heads_each) {
+            p.head_begin = head;
+            p.head_end = head + job.heads_each;
+            add_unit(&job, p);
+        }
+        i += p.n_queries;
+    }
+    flush(&job);
+}

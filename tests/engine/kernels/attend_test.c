@@ -1,0 +1,277 @@
+/* Attention of every kernel set against sums in double, for one query and many together. */
+#include "engine/base/heap.h"
+#include "engine/kernels/cpu.h"
+#include "engine/kernels/kernels.h"
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static uint64_t random_state = 11;
+
+static uint32_t random_bits(void)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(random_state >> 32);
+}
+
+static float random_float(void)
+{
+    return (float)(int32_t)random_bits() * 0x1p-31f;
+}
+
+static float *random_floats(size_t n, float size)
+{
+    float *x = heap_array(float, n);
+    for (size_t i = 0; i < n; i++)
+        x[i] = size * random_float();
+    return x;
+}
+
+static bool runs_here(const struct kernel_set *set)
+{
+    return (set->needs & ~cpu_features()) == 0;
+}
+
+#define PAGE ((size_t)ATTEND_PAGE_KEYS)
+#define PAGES ((size_t)35) /* two groups and a part */
+#define QUERIES ((size_t)7)
+
+/* One sequence; page 0 is not there. Keys and values that no query sees are not numbers. */
+struct world {
+    struct attend_shape shape;
+    void *keys[PAGES], *values[PAGES];
+    float *q, *out, *key, *value; /* key, value [PAGES * 64][kv_heads][head_dim], as stored */
+    struct attend_query queries[QUERIES];
+};
+
+static void put(struct world *w, size_t position, bool seen)
+{
+    const struct quant_row *type = quant_find(w->shape.type);
+    size_t d = w->shape.head_dim, row_bytes = d * type->block_bytes;
+    for (size_t h = 0; h < w->shape.kv_heads; h++) {
+        size_t from = (position * w->shape.kv_heads + h) * d;
+        size_t to = h * attend_head_bytes(w->shape.type, d) + position % PAGE * row_bytes;
+        for (size_t i = 0; i < d && !seen; i++)
+            w->key[from + i] = w->value[from + i] = NAN;
+        uint8_t *key = (uint8_t *)w->keys[position / PAGE] + to;
+        uint8_t *value = (uint8_t *)w->values[position / PAGE] + to;
+        type->from_f32(key, w->key + from, d);
+        type->from_f32(value, w->value + from, d);
+        type->to_f32(w->key + from, key, d);
+        type->to_f32(w->value + from, value, d);
+    }
+}
+
+/* Ranges that begin and end anywhere in a page, some of one key, the last over groups. */
+static void make_world(struct world *w, enum dtype type, size_t heads, size_t kv_heads, size_t d)
+{
+    static const size_t ranges[QUERIES][2] = {{130, 131}, {70, 260},   {71, 261},   {300, 320},
+                                              {64, 1025}, {200, 1030}, {1000, 2200}};
+    size_t n = PAGES * PAGE * kv_heads * d;
+    *w =
+        (struct world){.shape = {.heads = heads, .kv_heads = kv_heads, .head_dim = d, .type = type},
+                       .q = random_floats(QUERIES * heads * d, 6.0f / (float)sqrt((double)d)),
+                       .out = heap_array(float, QUERIES *heads *d),
+                       .key = random_floats(n, 1.0f),
+                       .value = random_floats(n, 1.0f)};
+    for (size_t p = 1; p < PAGES; p++) {
+        w->keys[p] = heap_new(kv_heads, attend_head_bytes(type, d));
+        w->values[p] = heap_new(kv_heads, attend_head_bytes(type, d));
+    }
+    for (size_t i = 0; i < QUERIES; i++)
+        w->queries[i] = (struct attend_query){.q = w->q + i * heads * d,
+                                              .out = w->out + i * heads * d,
+                                              .keys = (const void *const *)w->keys,
+                                              .values = (const void *const *)w->values,
+                                              .first = ranges[i][0],
+                                              .end = ranges[i][1]};
+    for (size_t j = PAGE; j < PAGES * PAGE; j++) {
+        bool seen = false;
+        for (size_t i = 0; i < QUERIES; i++)
+            seen = seen || (j >= w->queries[i].first && j < w->queries[i].end);
+        put(w, j, seen);
+    }
+}
+
+static void clear_world(struct world *w)
+{
+    for (size_t p = 1; p < PAGES; p++) {
+        heap_free(w->keys[p]);
+        heap_free(w->values[p]);
+    }
+    heap_free(w->q);
+    heap_free(w->out);
+    heap_free(w->key);
+    heap_free(w->value);
+}
+
+/* All of some queries and heads, group by group, as engine/ops does it. */
+static void attend_all(const struct kernel_set *set, const struct world *w, float *out,
+                       size_t query, size_t n_queries, size_t head, size_t n_heads)
+{
+    size_t d = w->shape.head_dim, rows = n_queries * n_heads;
+    float largest[2][ATTEND_ROWS_MAX], sum[2][ATTEND_ROWS_MAX];
+    float *values = heap_array(float, 2 * rows * d);
+    struct attend_part total = {values, largest[0], sum[0]};
+    struct attend_part more = {values + rows * d, largest[1], sum[1]};
+    struct attend_task task = {.shape = &w->shape,
+                               .queries = w->queries + query,
+                               .n_queries = n_queries,
+                               .head_begin = head,
+                               .head_end = head + n_heads};
+
+    for (; task.group * ATTEND_GROUP_KEYS < PAGES * PAGE; task.group++) {
+        set->attend(&task, task.group ? &more : &total);
+        if (task.group)
+            set->attend_add(&total, &more, rows, d);
+    }
+    for (size_t r = 0; r < rows; r++)
+        set->attend_finish(out + ((query + r / n_heads) * w->shape.heads + head + r % n_heads) * d,
+                           total.values + r * d, total.sum[r], d);
+    heap_free(values);
+}
+
+static void check_exact(const struct kernel_set *set, const struct world *w)
+{
+    const struct attend_shape *s = &w->shape;
+    double exact[ATTEND_HEAD_DIM_MAX];
+    for (size_t r = 0; r < QUERIES * s->heads; r++) {
+        const struct attend_query *q = &w->queries[r / s->heads];
+        size_t head = r % s->heads, kv = head / (s->heads / s->kv_heads);
+        double sum = 0.0;
+        memset(exact, 0, sizeof exact);
+        for (size_t j = q->first; j < q->end; j++) {
+            size_t at = (j * s->kv_heads + kv) * s->head_dim;
+            double score = 0.0;
+            for (size_t i = 0; i < s->head_dim; i++)
+                score += (double)q->q[head * s->head_dim + i] * (double)w->key[at + i];
+            sum += exp(score); /* scores of this test are small */
+            for (size_t i = 0; i < s->head_dim; i++)
+                exact[i] += exp(score) * (double)w->value[at + i];
+        }
+        for (size_t i = 0; i < s->head_dim; i++) {
+            double off = exact[i] / sum - (double)w->out[r * s->head_dim + i];
+            if (!(fabs(off) < 3e-6))
+                fail_msg("%s, %s, head size %zu, query %zu, head %zu: [%zu] is off by %g",
+                         set->name, quant_find(s->type)->name, s->head_dim, r / s->heads, head, i,
+                         off);
+        }
+    }
+}
+
+static void check_set(const struct kernel_set *set, struct world *w)
+{
+    size_t d = w->shape.head_dim, heads = w->shape.heads, each = heads / w->shape.kv_heads;
+    float *alone = heap_array(float, QUERIES *heads *d);
+
+    for (size_t head = 0; head < heads; head += each)
+        attend_all(set, w, w->out, 0, QUERIES < ATTEND_ROWS_MAX / each ? QUERIES : 4, head, each);
+    for (size_t head = 0; head < heads; head += each)
+        attend_all(set, w, w->out, QUERIES - 4, 4, head, each);
+    check_exact(set, w);
+    for (size_t query = 0; query < QUERIES; query++)
+        for (size_t head = 0; head < heads; head++)
+            attend_all(set, w, alone, query, 1, head, 1);
+    assert_memory_equal(alone, w->out, QUERIES * heads * d * sizeof *alone);
+    heap_free(alone);
+}
+
+static void test_sets(void **state)
+{
+    static const struct {
+        enum dtype type;
+        size_t heads, kv_heads, d;
+    } cases[] = {
+        {DTYPE_F16, 3, 3, 8},   {DTYPE_F16, 4, 2, 72},  {DTYPE_F16, 7, 1, 64},
+        {DTYPE_F16, 2, 1, 256}, {DTYPE_F16, 5, 1, 512}, {DTYPE_F32, 6, 2, 40},
+        {DTYPE_F32, 16, 1, 24}, {DTYPE_F32, 2, 1, 512},
+    };
+    size_t n;
+    const struct kernel_set *sets = kernel_sets(&n);
+    (void)state;
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        struct world w;
+        make_world(&w, cases[c].type, cases[c].heads, cases[c].kv_heads, cases[c].d);
+        for (size_t i = 0; i < n; i++)
+            if (runs_here(&sets[i]))
+                check_set(&sets[i], &w);
+        clear_world(&w);
+    }
+}
+
+/* A key that only a later query sees may even be infinite, or not a number. */
+static void test_what_others_see(void **state)
+{
+    size_t n;
+    const struct kernel_set *sets = kernel_sets(&n);
+    (void)state;
+    for (size_t i = 0; i < n; i++) {
+        struct world w;
+        if (!runs_here(&sets[i]))
+            continue;
+        make_world(&w, DTYPE_F16, 2, 1, 40);
+        size_t rows = 2 * 2 * w.shape.head_dim;
+        float *before = heap_array(float, QUERIES *w.shape.heads *w.shape.head_dim);
+        attend_all(&sets[i], &w, before, 1, 2, 0, 2);
+        put(&w, 260, false); /* query 2 sees it, query 1 does not */
+        attend_all(&sets[i], &w, w.out, 1, 2, 0, 2);
+        assert_memory_equal(w.out + rows / 2, before + rows / 2, rows / 2 * sizeof *before);
+        assert_true(isnan(w.out[rows]));
+        heap_free(before);
+        clear_world(&w);
+    }
+}
+
+/* Parts are added with the same bits in every set. */
+static void test_parts(void **state)
+{
+    enum { ROWS = 5, D = 72 };
+    size_t n;
+    const struct kernel_set *sets = kernel_sets(&n);
+    float *x = random_floats(ROWS * D, 3.0f), *y = random_floats(ROWS * D, 3.0f), a[2][ROWS * D];
+    float sum[2][ROWS], largest[2][ROWS], more_sum[ROWS] = {1.0f, 2.0f, 3.5f, 1.25f, 7.0f};
+    float more_largest[ROWS] = {3.0f, -3.0f, -INFINITY, 0.5f, 2.0f};
+    struct attend_part more = {y, more_largest, more_sum};
+    (void)state;
+    for (size_t i = 0; i < n; i++) {
+        if (!runs_here(&sets[i]))
+            continue;
+        for (size_t k = 0; k < 2; k++) {
+            struct attend_part total = {a[k], largest[k], sum[k]};
+            memcpy(a[k], x, sizeof a[k]);
+            for (size_t r = 0; r < ROWS; r++) {
+                largest[k][r] = r == 3 ? -INFINITY : 0.25f * (float)r;
+                sum[k][r] = 1.0f + (float)r;
+            }
+            memset(a[k] + 3 * D, 0, D * sizeof(float));
+            sum[k][3] = 0.0f;
+            sets[k ? n - 1 : i].attend_add(&total, &more, ROWS, D);
+        }
+        assert_memory_equal(a[0], a[1], sizeof a[0]);
+        assert_memory_equal(sum[0], sum[1], sizeof sum[0]);
+        assert_memory_equal(largest[0], largest[1], sizeof largest[0]);
+        assert_memory_equal(a[0] + 2 * D, x + 2 * D, D * sizeof(float)); /* nothing came */
+        assert_memory_equal(a[0] + 3 * D, y + 3 * D, D * sizeof(float)); /* nothing was there */
+    }
+    heap_free(x);
+    heap_free(y);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sets),
+        cmocka_unit_test(test_what_others_see),
+        cmocka_unit_test(test_parts),
+    };
+    size_t n;
+    const struct kernel_set *sets = kernel_sets(&n);
+    print_message("seed %llu\n", (unsigned long long)random_state);
+    for (size_t i = 0; i < n; i++)
+        if (!runs_here(&sets[i]))
+            print_message("[  SKIPPED ] %s: this CPU cannot run it\n", sets[i].name);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
