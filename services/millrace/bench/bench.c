@@ -23,6 +23,7 @@ static const char usage[] =
     "  model a random one of the 12B's shape is made in the folder for temporary files (7 GB).\n"
     "  Leave the machine alone meanwhile: about a minute a round at 12B.\n\n"
     "  --media FILE      also the projection of pictures and sounds\n"
+    "  --drafter FILE    also answers with a drafter, as if 0.7 of its guesses were right\n"
     "  --scale X         the random model has so much of the 12B's 48 layers (0.125 to 1)\n"
     "  --type NAME       of the random model's layers: q4_0 (with a q6_k head) or q8_0\n"
     "  --threads N       as many as cores when not given\n"
@@ -81,6 +82,9 @@ static bool read_option(struct options *o, int option)
     case 'm':
         o->setup.media = optarg;
         return true;
+    case 'f':
+        o->setup.drafter = optarg;
+        return true;
     case 's':
         return read_scale(o, optarg);
     case 't':
@@ -105,17 +109,13 @@ static bool read_option(struct options *o, int option)
 /* 0: go on; else the exit status plus one. */
 static int read_options(struct options *o, int argc, char **argv)
 {
-    static const struct option names[] = {{"media", required_argument, NULL, 'm'},
-                                          {"scale", required_argument, NULL, 's'},
-                                          {"type", required_argument, NULL, 't'},
-                                          {"threads", required_argument, NULL, 'n'},
-                                          {"rounds", required_argument, NULL, 'r'},
-                                          {"depth", required_argument, NULL, 'd'},
-                                          {"quick", no_argument, NULL, 'q'},
-                                          {"exact", no_argument, NULL, 'e'},
-                                          {"json", no_argument, NULL, 'j'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {0}};
+    static const struct option names[] = {
+        {"media", required_argument, NULL, 'm'},   {"drafter", required_argument, NULL, 'f'},
+        {"scale", required_argument, NULL, 's'},   {"type", required_argument, NULL, 't'},
+        {"threads", required_argument, NULL, 'n'}, {"rounds", required_argument, NULL, 'r'},
+        {"depth", required_argument, NULL, 'd'},   {"quick", no_argument, NULL, 'q'},
+        {"exact", no_argument, NULL, 'e'},         {"json", no_argument, NULL, 'j'},
+        {"help", no_argument, NULL, 'h'},          {0}};
     int option;
     int index = 0;
 
@@ -193,6 +193,20 @@ static void verify(struct run *run)
     report_ratio(row, "verify4_of_one", "x one row", four / one);
 }
 
+/* Guesses that are right, of those that come behind right ones only. */
+#define GUESSES_RIGHT 0.7
+
+static void drafted(struct run *run)
+{
+    double plain, with;
+
+    if (!bench_drafted_s(run->b, GUESSES_RIGHT, &plain, &with))
+        return;
+    struct report_row *row = report_add(&run->report, "drafted_tokens_per_s", "answer, drafted",
+                                        "tokens/s", 1, 1 / with);
+    report_ratio(row, "drafted_of_plain", "x without a drafter", plain / with);
+}
+
 static void projection(struct run *run, double prefill_rate)
 {
     size_t tokens;
@@ -235,6 +249,7 @@ static void round_once(struct run *run)
     verify(run);
     for (size_t i = 0; i < run->o.n_depths; i++)
         depth(run, one_s, i);
+    drafted(run);
 }
 
 static void print_json(const struct run *run)
@@ -312,11 +327,13 @@ int bench_main(int argc, char **argv)
     char path[512];
     const char *folder = getenv("TMPDIR");
 
-    run->o = (struct options){
-        .setup = {.media = "", .threads = cores > 0 ? (size_t)cores : 1, .depth_max = 512},
-        .scale = 1,
-        .type = DTYPE_Q4_0,
-        .rounds = 3};
+    run->o = (struct options){.setup = {.media = "",
+                                        .drafter = "",
+                                        .threads = cores > 0 ? (size_t)cores : 1,
+                                        .depth_max = 512},
+                              .scale = 1,
+                              .type = DTYPE_Q4_0,
+                              .rounds = 3};
     int stop = read_options(&run->o, argc, argv);
     if (stop) {
         heap_free(run);

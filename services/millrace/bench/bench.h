@@ -8,7 +8,7 @@
 struct bench; /* a model opened as the server opens it; bench_model.c */
 
 struct bench_setup {
-    const char *model, *media; /* media "": none */
+    const char *model, *media, *drafter; /* media, drafter "": none */
     size_t threads;
     size_t depth_max; /* longest prompt that is measured, in tokens */
     bool exact;
@@ -40,3 +40,6 @@ double bench_verify_s(struct bench *b, size_t rows);
  * without a media file. */
 double bench_picture_s(struct bench *b, size_t *out_tokens);
 double bench_sound_s(struct bench *b, size_t *out_tokens);
+/* Seconds for a token of one answer, without the drafter and with it, if its guesses, three a
+ * round, were right with probability `right`. False: there is no drafter. */
+bool bench_drafted_s(struct bench *b, double right, double *out_plain_s, double *out_drafted_s);

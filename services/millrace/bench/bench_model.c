@@ -1,9 +1,11 @@
 /* What is measured on a model: prompts read and answers written through the batch, as infer does.
  */
+#include "services/millrace/bench/bench_model.h"
 #include "engine/base/clock.h"
 #include "engine/base/heap.h"
 #include "engine/base/pool.h"
 #include "engine/media/media.h"
+#include "engine/model/drafter.h"
 #include "engine/model/hparams.h"
 #include "engine/model/model.h"
 #include "engine/run/batch.h"
@@ -21,18 +23,6 @@
 #define SOUND_S 30
 #define PICTURE_HEIGHT 480
 #define PICTURE_WIDTH 640
-
-struct bench {
-    struct weights *weights, *media;
-    struct tokenizer *tokenizer;
-    struct projector *projector;
-    struct pool *pool;
-    struct model *model;
-    struct batch *batch;
-    int32_t *ids; /* [depth_max + ROOM_TOKENS] a prompt */
-    size_t depth_max;
-    double start_s;
-};
 
 static double seconds_since(int64_t begun_us)
 {
@@ -94,6 +84,9 @@ bool bench_open(struct bench **out, const struct bench_setup *setup, struct stat
         (!weights_open(&b->media, setup->media, st) ||
          !projector_open(&b->projector, b->media, model_hparams(b->model)->width, st)))
         goto fail;
+    if (*setup->drafter && (!weights_open(&b->drafter_file, setup->drafter, st) ||
+                            !drafter_open(&b->drafter, b->drafter_file, b->model, 1, st)))
+        goto fail;
     make_ids(b);
     *out = b;
     return true;
@@ -107,6 +100,8 @@ void bench_close(struct bench *b)
     if (!b)
         return;
     batch_free(b->batch);
+    drafter_close(b->drafter);
+    weights_close(b->drafter_file);
     model_close(b->model);
     projector_close(b->projector);
     tokenizer_free(b->tokenizer);

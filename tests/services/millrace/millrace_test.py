@@ -45,13 +45,14 @@ def test_bench_refuses(options):
     assert status == 2 and text.startswith('bench: ')
 
 
-def test_bench_measures(tiny):
-    status, text = run('bench', tiny[0], '--media', tiny[1], '--rounds', '1', '--depth', '100', '--json')
+def test_bench_measures(tiny, tmp_path):
+    drafter = tiny_model.drafter_file(str(tmp_path / 'drafter.gguf'))
+    status, text = run('bench', tiny[0], '--media', tiny[1], '--drafter', drafter, '--rounds', '1', '--depth', '100', '--json')
     assert status == 0, text
     figures = json.loads(text)
     for key in ['prefill_tokens_per_s', 'prefill512_tokens_per_s', 'decode_tokens_per_s', 'decode_of_limit',
                 'prefill_of_limit', 'bandwidth_bytes_per_s', 'int8_ops_per_s', 'batch4_of_one', 'verify4_of_one',
-                'picture_of_prefill', 'sound_of_prefill', 'start_s']:
+                'picture_of_prefill', 'sound_of_prefill', 'start_s', 'drafted_of_plain']:
         assert figures[key] > 0, key
 
 
