@@ -1,5 +1,6 @@
 #include "engine/text/json_text.h"
 #include "engine/base/heap.h"
+#include "engine/base/json_scan.h"
 #include "engine/text/unicode.h"
 #include <assert.h>
 #include <math.h>
@@ -8,11 +9,9 @@
 #include <string.h>
 
 struct reader {
-    struct span text;
-    size_t at;
+    struct json_scan json;
     struct json_text *out;
     size_t n_values;
-    size_t depth;
     struct status *st;
 };
 
@@ -20,115 +19,21 @@ static bool read_value(struct reader *r, struct json_value **out);
 
 /* ---- reading ---- */
 
-static bool refuse(struct reader *r, const char *why)
-{
-    return status_fail(r->st, STATUS_INVALID, "byte %zu: %s", r->at, why);
-}
-
-static int peek(const struct reader *r)
-{
-    return r->at < r->text.size ? r->text.data[r->at] : -1;
-}
-
-static void skip_space(struct reader *r)
-{
-    while (peek(r) == ' ' || peek(r) == '\t' || peek(r) == '\n' || peek(r) == '\r')
-        r->at++;
-}
-
-static bool read_hex(struct reader *r, uint32_t *out)
-{
-    *out = 0;
-    for (int i = 0; i < 4; i++, r->at++) {
-        const int c = peek(r);
-        const int digit = c >= '0' && c <= '9'   ? c - '0'
-                          : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                          : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                                 : -1;
-        if (digit < 0)
-            return refuse(r, "\\u without four hexadecimal digits");
-        *out = *out * 16 + (uint32_t)digit;
-    }
-    return true;
-}
-
-static bool read_escape(struct reader *r)
-{
-    static const char names[] = "\"\\/bfnrt";
-    static const char values[] = "\"\\/\b\f\n\r\t";
-    const int c = peek(r);
-    const char *name = c > 0 ? strchr(names, c) : NULL;
-    r->at++;
-    if (name != NULL) {
-        buffer_append_byte(&r->out->strings, (uint8_t)values[name - names]);
-        return true;
-    }
-    if (c != 'u')
-        return refuse(r, "unknown escape");
-    uint32_t code_point;
-    uint32_t low;
-    if (!read_hex(r, &code_point))
-        return false;
-    if (code_point >= 0xd800 && code_point <= 0xdbff && peek(r) == '\\') {
-        r->at++;
-        if (peek(r) != 'u')
-            return refuse(r, "lone surrogate");
-        r->at++;
-        if (!read_hex(r, &low))
-            return false;
-        if (low < 0xdc00 || low > 0xdfff)
-            return refuse(r, "lone surrogate");
-        code_point = 0x10000 + ((code_point - 0xd800) << 10) + (low - 0xdc00);
-    }
-    if (code_point >= 0xd800 && code_point <= 0xdfff)
-        return refuse(r, "lone surrogate");
-    uint8_t bytes[4];
-    buffer_append(&r->out->strings, bytes, utf8_encode(code_point, bytes));
-    return true;
-}
-
 /* A decoded string is never longer than its spelling, so `strings` was reserved and does not move.
  */
 static bool read_string(struct reader *r, struct span *out)
 {
     struct buffer *strings = &r->out->strings;
     const size_t start = strings->size;
-    if (peek(r) != '"')
-        return refuse(r, "a string was expected");
-    r->at++;
-    for (;;) {
-        const int c = peek(r);
-        if (c < 0)
-            return refuse(r, "string without an end");
-        if (c < 0x20)
-            return refuse(r, "control character in a string");
-        if (c == '"')
-            break;
-        if (c == '\\') {
-            r->at++;
-            if (!read_escape(r))
-                return false;
-            continue;
-        }
-        buffer_append_byte(strings, (uint8_t)c);
-        r->at++;
-    }
-    r->at++;
+    if (!json_scan_string(&r->json, strings, r->st))
+        return false;
     *out = span_of(strings->data + start, strings->size - start);
     return true;
 }
 
-static size_t skip_digits(struct reader *r)
-{
-    const size_t start = r->at;
-    while (peek(r) >= '0' && peek(r) <= '9')
-        r->at++;
-    return r->at - start;
-}
-
 static double number_value(struct span number)
 {
-    char text[JSON_TEXT_DIGITS_MAX + 1];
+    char text[JSON_SCAN_DIGITS_MAX + 1];
     assert(number.size < sizeof(text));
     memcpy(text, number.data, number.size);
     text[number.size] = 0;
@@ -145,40 +50,11 @@ static bool is_integer(struct span number)
 
 static bool read_number(struct reader *r, struct span *out)
 {
-    const size_t start = r->at;
-    if (peek(r) == '-')
-        r->at++;
-    const bool zero = peek(r) == '0';
-    const size_t digits = skip_digits(r);
-    if (digits == 0 || (zero && digits > 1))
-        return refuse(r, digits == 0 ? "a value was expected" : "number with a leading zero");
-    if (peek(r) == '.') {
-        r->at++;
-        if (skip_digits(r) == 0)
-            return refuse(r, "number without digits after its point");
-    }
-    if (peek(r) == 'e' || peek(r) == 'E') {
-        r->at++;
-        if (peek(r) == '+' || peek(r) == '-')
-            r->at++;
-        if (skip_digits(r) == 0)
-            return refuse(r, "number without digits in its exponent");
-    }
-    *out = span_of(r->text.data + start, r->at - start);
-    if (out->size > JSON_TEXT_DIGITS_MAX)
-        return refuse(r, "number with too many digits");
+    if (!json_scan_number(&r->json, out, r->st))
+        return false;
     /* The caller's text may go away. */
     buffer_append(&r->out->strings, out->data, out->size);
     out->data = r->out->strings.data + r->out->strings.size - out->size;
-    return true;
-}
-
-static bool read_word(struct reader *r, const char *word)
-{
-    const size_t size = strlen(word);
-    if (r->text.size - r->at < size || memcmp(r->text.data + r->at, word, size) != 0)
-        return refuse(r, "a value was expected");
-    r->at += size;
     return true;
 }
 
@@ -240,75 +116,60 @@ static void drop_repeated(struct json_value *object)
     }
 }
 
-/* What stands between the brackets, and the closing one. */
-static bool read_items(struct reader *r, struct json_value *value, int closer)
+/* What stands between the brackets, and both of them. */
+static bool read_items(struct reader *r, struct json_value *value, int opener, int closer)
 {
     struct json_value **link = &value->first;
-    r->at++;
-    skip_space(r);
-    if (peek(r) == closer) {
-        r->at++;
-        return true;
-    }
+    bool first = true;
+    bool more = true;
+    if (!json_scan_open(&r->json, opener, r->st))
+        return false;
     for (;;) {
         struct span name = span_of(NULL, 0);
-        skip_space(r);
+        if (!json_scan_next(&r->json, closer, &first, &more, r->st))
+            return false;
+        if (!more)
+            return true;
+        const size_t start = r->out->strings.size;
         if (closer == '}') {
-            if (!read_string(r, &name))
+            if (!json_scan_key(&r->json, &r->out->strings, r->st))
                 return false;
-            skip_space(r);
-            if (peek(r) != ':')
-                return refuse(r, "':' was expected");
-            r->at++;
+            name = span_of(r->out->strings.data + start, r->out->strings.size - start);
         }
         if (!read_value(r, link))
             return false;
         (*link)->name = name;
         link = &(*link)->next;
         value->n++;
-        skip_space(r);
-        if (peek(r) == closer) {
-            r->at++;
-            return true;
-        }
-        if (peek(r) != ',')
-            return refuse(r, closer == '}' ? "',' or '}' was expected" : "',' or ']' was expected");
-        r->at++;
     }
 }
 
 static bool read_value(struct reader *r, struct json_value **out)
 {
-    skip_space(r);
+    const int c = json_scan_peek(&r->json);
     if (r->n_values == JSON_TEXT_VALUES_MAX)
-        return status_fail(r->st, STATUS_LIMIT, "byte %zu: more than %zu values", r->at,
+        return status_fail(r->st, STATUS_LIMIT, "byte %zu: more than %zu values", r->json.at,
                            JSON_TEXT_VALUES_MAX);
     struct json_value *value = &r->out->values[r->n_values++];
     *out = value;
-    const int c = peek(r);
     switch (c) {
     case '"':
         value->kind = JSON_TEXT_STRING;
         return read_string(r, &value->text);
     case 't':
         value->kind = JSON_TEXT_TRUE;
-        return read_word(r, "true");
+        return json_scan_word(&r->json, "true", r->st);
     case 'f':
         value->kind = JSON_TEXT_FALSE;
-        return read_word(r, "false");
+        return json_scan_word(&r->json, "false", r->st);
     case 'n':
         value->kind = JSON_TEXT_NULL;
-        return read_word(r, "null");
+        return json_scan_word(&r->json, "null", r->st);
     case '{':
     case '[':
         value->kind = c == '{' ? JSON_TEXT_OBJECT : JSON_TEXT_ARRAY;
-        if (r->depth == JSON_TEXT_DEPTH_MAX)
-            return status_fail(r->st, STATUS_LIMIT, "byte %zu: nested more than %d deep", r->at,
-                               JSON_TEXT_DEPTH_MAX);
-        r->depth++;
-        if (!read_items(r, value, c == '{' ? '}' : ']'))
+        if (!read_items(r, value, c, c == '{' ? '}' : ']'))
             return false;
-        r->depth--;
         if (c == '{' && value->n > 1)
             drop_repeated(value);
         return true;
@@ -340,18 +201,11 @@ bool json_text_init(struct json_text *out, struct span text, struct status *st)
         return status_fail(st, STATUS_INVALID, "byte %zu: not UTF-8", valid);
     out->values = heap_array(struct json_value, count_values(text));
     buffer_reserve(&out->strings, text.size + 1);
-    struct reader r = {.text = text, .out = out, .st = st};
-    if (!read_value(&r, &out->root))
-        goto fail;
-    skip_space(&r);
-    if (r.at < text.size) {
-        (void)refuse(&r, "text after the end");
-        goto fail;
-    }
-    return true;
-fail:
-    json_text_clear(out);
-    return false;
+    struct reader r = {.json = {.text = text}, .out = out, .st = st};
+    const bool ok = read_value(&r, &out->root) && json_scan_end(&r.json, st);
+    if (!ok)
+        json_text_clear(out);
+    return ok;
 }
 
 void json_text_clear(struct json_text *json)

@@ -8,8 +8,6 @@
 
 #define JSON_TEXT_BYTES_MAX ((size_t)4 << 20)
 #define JSON_TEXT_VALUES_MAX ((size_t)1 << 17)
-#define JSON_TEXT_DEPTH_MAX 64
-#define JSON_TEXT_DIGITS_MAX 4300 /* of one number; where Python stops */
 
 enum json_text_kind {
     JSON_TEXT_NULL,

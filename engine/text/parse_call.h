@@ -6,7 +6,7 @@
 /* Stands for the quote token in the collected text of a call; no UTF-8 has this byte. */
 #define PARSE_QUOTE 0xff
 
-#define PARSE_CALL_DEPTH_MAX 60 /* brackets in brackets; within JSON_TEXT_DEPTH_MAX */
+#define PARSE_CALL_DEPTH_MAX 60 /* brackets in brackets; within JSON_SCAN_DEPTH_MAX */
 
 /* `text` without the two markers: name, and arguments as compact JSON. False when it does not fit
  * the grammar; the outputs then hold nothing of use. */

@@ -1,5 +1,6 @@
 /* JSON in its own spelling: what is refused, numbers and order as Python has them. */
 #include "engine/base/heap.h"
+#include "engine/base/json_scan.h"
 #include "engine/text/json_text.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -73,7 +74,7 @@ static void test_refuses_what_is_too_much(void **state)
         text[i] = i % 2 == 0 ? ',' : '1';
     refuse(span_of(text, 2 * JSON_TEXT_VALUES_MAX + 2), "more than 131072 values");
     memset(text, '1', size);
-    refuse(span_of(text, JSON_TEXT_DIGITS_MAX + 1), "too many digits");
+    refuse(span_of(text, JSON_SCAN_DIGITS_MAX + 1), "too many digits");
     heap_free(text);
 }
 
