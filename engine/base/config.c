@@ -137,6 +137,8 @@ static bool read_model(struct reader *r, struct config *config, void *target, co
     (void)target;
     if (strcmp(key, "weights") == 0)
         return read_path(r, value, key, config->weights, st);
+    if (strcmp(key, "media") == 0 && scalar(value) && strcmp(scalar(value), "none") == 0)
+        return read_text(value, key, config->media, sizeof config->media, st);
     if (strcmp(key, "media") == 0)
         return read_path(r, value, key, config->media, st);
     if (strcmp(key, "drafter") == 0)

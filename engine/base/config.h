@@ -31,8 +31,8 @@ struct config_stage {
 };
 
 struct config {
-    char weights[CONFIG_PATH_MAX]; /* the decoder's GGUF file */
-    char media[CONFIG_PATH_MAX];   /* its "mmproj" file; "" is none */
+    char weights[CONFIG_PATH_MAX]; /* the decoder's GGUF file, or a checkpoint's folder */
+    char media[CONFIG_PATH_MAX];   /* its "mmproj" file; "": the checkpoint's, "none": none */
     char drafter[CONFIG_PATH_MAX]; /* its drafter; "" is none */
     uint64_t context;              /* tokens of a request, prompt and answer */
     char listen[64];               /* address:port of the HTTP side */

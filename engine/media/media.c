@@ -47,8 +47,10 @@ bool media_shape_read(struct media_shape *out, const struct weights *w, struct s
 {
     const struct tensor_view *table, *audio;
     size_t patch, merge = MERGE_DEFAULT;
-    if (!check_word(w, "general.architecture", "clip", st) ||
-        !check_word(w, "clip.vision.projector_type", "gemma4uv", st) ||
+    if (!weights_has(w, "clip.vision.projector_type"))
+        return status_fail(st, STATUS_UNSUPPORTED,
+                           "no media file: 'clip.vision.projector_type' is missing");
+    if (!check_word(w, "clip.vision.projector_type", "gemma4uv", st) ||
         !check_word(w, "clip.audio.projector_type", "gemma4ua", st) ||
         !bounded(w, "clip.vision.patch_size", PATCH_PX_MAX, &patch, st) ||
         (weights_has(w, "clip.vision.projector.scale_factor") &&

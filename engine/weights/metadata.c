@@ -1,4 +1,5 @@
 /* metadata.c - the keys of a model file: found by name, converted without loss, shown. */
+#include "engine/base/heap.h"
 #include "engine/weights/container.h"
 #include <assert.h>
 #include <inttypes.h>
@@ -241,6 +242,48 @@ bool weights_array_strings(const struct weights *w, const char *key, size_t n, s
     for (size_t i = 0; i < n; i++)
         out[i] = next_string(m, &at);
     return true;
+}
+
+/* ---- adding ---- */
+
+static void add(struct weights *w, const char *key, const struct metadata *value, const void *data)
+{
+    struct metadata *m;
+
+    assert(w->n_keys < WEIGHTS_KEYS_MAX);
+    w->keys = heap_resize(w->keys, w->n_keys + 1, sizeof *w->keys);
+    m = &w->keys[w->n_keys++];
+    *m = *value;
+    m->key = heap_text(key, strlen(key));
+    uint8_t *copy = weights_own(w, value->data.size);
+    if (value->data.size)
+        memcpy(copy, data, value->data.size);
+    m->data.data = copy;
+}
+
+void weights_add_key(struct weights *w, const char *key, enum value_type type, const void *value,
+                     size_t size_bytes)
+{
+    add(w, key, &(struct metadata){.type = type, .count = 1, .data = {.size = size_bytes}}, value);
+}
+
+void weights_add_array(struct weights *w, const char *key, enum value_type type, size_t count,
+                       const void *values, size_t size_bytes)
+{
+    add(w, key,
+        &(struct metadata){
+            .type = type, .is_array = true, .count = count, .data = {.size = size_bytes}},
+        values);
+}
+
+void weights_add_string(struct weights *w, const char *key, struct span text)
+{
+    struct buffer value = {0};
+    uint64_t size = text.size;
+    buffer_append(&value, &size, sizeof size);
+    buffer_append(&value, text.data, text.size);
+    weights_add_key(w, key, VALUE_STRING, value.data, value.size);
+    buffer_clear(&value);
 }
 
 /* ---- listing ---- */

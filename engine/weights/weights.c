@@ -12,6 +12,7 @@
 
 static const struct weights_format *const formats[] = {
     &weights_gguf,
+    &weights_safetensors,
 };
 
 /* ---- opening ---- */
@@ -39,18 +40,40 @@ bool weights_map(struct weights *w, const char *path, struct status *st)
     }
     size_t size = (size_t)info.st_size;
     /* A file that is cut off while it is mapped kills the process (SIGBUS); the supervisor starts
-     * it again. Copying gigabytes would be the only cure. */
+     * it again, and then the shorter file is refused in words. Copying gigabytes would be the only
+     * cure. */
     void *data = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
     if (data == MAP_FAILED) {
         (void)status_fail_sys(st, errno, "mmap '%s'", path);
         goto out;
     }
     w->pieces = heap_resize(w->pieces, w->n_pieces + 1, sizeof *w->pieces);
-    w->pieces[w->n_pieces++] = (struct mapping){.data = data, .size = size};
+    w->pieces[w->n_pieces++] =
+        (struct mapping){.path = heap_text(path, strlen(path)), .data = data, .size = size};
     done = true;
 out:
     (void)close(fd);
     return done;
+}
+
+void weights_unmap(struct weights *w, size_t piece)
+{
+    (void)munmap(w->pieces[piece].data, w->pieces[piece].size);
+    w->pieces[piece].data = NULL;
+    w->pieces[piece].size = 0;
+}
+
+void weights_forget(struct weights *w)
+{
+    weights_unmap(w, --w->n_pieces);
+    heap_free(w->pieces[w->n_pieces].path);
+}
+
+void *weights_own(struct weights *w, size_t size_bytes)
+{
+    w->owned = heap_resize(w->owned, w->n_owned + 1, sizeof *w->owned);
+    w->owned[w->n_owned] = heap_new(size_bytes, 1);
+    return w->owned[w->n_owned++];
 }
 
 struct named {
@@ -94,13 +117,36 @@ bool weights_index(struct weights *w, struct status *st)
     return done;
 }
 
+static bool is_folder(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+/* Map the file that a folder stands for: the first that is there of those the formats name. */
+static bool map_in_folder(struct weights *w, const char *path, struct status *st)
+{
+    for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++)
+        for (size_t k = 0; k < 2 && formats[i]->in_folder[k]; k++) {
+            struct buffer file = {0};
+            buffer_printf(&file, "%s/%s", path, formats[i]->in_folder[k]);
+            bool there = access((const char *)file.data, F_OK) == 0;
+            bool done = there && weights_map(w, (const char *)file.data, st);
+            buffer_clear(&file);
+            if (there)
+                return done;
+        }
+    return status_fail(st, STATUS_INVALID, "'%s' is a folder without a model (model.safetensors)",
+                       path);
+}
+
 bool weights_open(struct weights **out, const char *path, struct status *st)
 {
     struct weights *w = heap_new(1, sizeof *w);
     const struct weights_format *format = NULL;
 
     w->path = heap_text(path, strlen(path));
-    if (!weights_map(w, path, st))
+    if (is_folder(path) ? !map_in_folder(w, path, st) : !weights_map(w, path, st))
         goto fail_mapped;
     struct span file = span_of(w->pieces[0].data, w->pieces[0].size);
     for (size_t i = 0; i < sizeof formats / sizeof formats[0] && !format; i++)
@@ -131,10 +177,19 @@ void weights_close(struct weights *w)
         heap_free(w->keys[i].key);
     for (size_t i = 0; i < w->n_tensors; i++)
         heap_free((char *)(uintptr_t)w->tensors[i].name);
-    for (size_t i = 0; i < w->n_pieces; i++)
-        (void)munmap(w->pieces[i].data, w->pieces[i].size);
+    for (size_t i = 0; i < w->n_pieces; i++) {
+        if (w->pieces[i].data)
+            (void)munmap(w->pieces[i].data, w->pieces[i].size);
+        heap_free(w->pieces[i].path);
+    }
+    for (size_t i = 0; w->layouts && i < w->n_tensors; i++)
+        heap_free(w->layouts[i].made);
+    for (size_t i = 0; i < w->n_owned; i++)
+        heap_free(w->owned[i]);
+    heap_free(w->owned);
     heap_free(w->keys);
     heap_free(w->tensors);
+    heap_free(w->layouts);
     heap_free(w->pieces);
     heap_free(w->keys_sorted);
     heap_free(w->tensors_sorted);
@@ -153,6 +208,17 @@ size_t weights_size_bytes(const struct weights *w)
     for (size_t i = 0; i < w->n_pieces; i++)
         sum += w->pieces[i].size;
     return sum;
+}
+
+size_t weights_files(const struct weights *w)
+{
+    return w->n_pieces;
+}
+
+const char *weights_file(const struct weights *w, size_t index)
+{
+    assert(index < w->n_pieces);
+    return w->pieces[index].path;
 }
 
 /* ---- tensors ---- */
@@ -207,6 +273,16 @@ static bool fail_dims(const struct tensor_view *t, const size_t *dims, size_t n_
     return false;
 }
 
+/* Made when first asked for: who reads a vocabulary need not hold the matrices of pictures. */
+static void make_values(const struct weights *w, size_t index)
+{
+    struct layout *layout = &w->layouts[index];
+    struct tensor_view *t = &w->tensors[index];
+    layout->made = heap_new(t->size_bytes, 1);
+    layout_make(layout, t, layout->made);
+    t->data = layout->made;
+}
+
 bool weights_borrow(const struct weights *w, const char *name, const size_t *dims, size_t n_dims,
                     const struct tensor_view **out, struct status *st)
 {
@@ -218,6 +294,8 @@ bool weights_borrow(const struct weights *w, const char *name, const size_t *dim
     for (size_t i = 0; i < WEIGHTS_DIMS_MAX; i++)
         if (t->dims[i] != (i < n_dims ? dims[i] : 1))
             return fail_dims(t, dims, n_dims, st);
+    if (!t->data)
+        make_values(w, (size_t)(t - w->tensors));
     *out = t;
     return true;
 }

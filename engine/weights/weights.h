@@ -9,9 +9,11 @@
 
 #define WEIGHTS_DIMS_MAX 4
 
-struct weights; /* opaque: one file, or all the pieces of a split one */
+struct weights; /* opaque: one file, or all the pieces of a split one, or a checkpoint folder */
 
-/* A tensor as stored; dims[0] is the contiguous axis. Valid until weights_close. */
+/* A tensor; dims[0] is the contiguous axis. Valid until weights_close. `data` may be NULL until
+ * weights_borrow has lent it: some tensors of a checkpoint are stored in another type or order and
+ * are made when they are asked for. */
 struct tensor_view {
     const char *name;
     const struct quant_row *type;
@@ -21,16 +23,24 @@ struct tensor_view {
     size_t size_bytes;
 };
 
-/* Map a file (or, given the first piece of a split file, all pieces) and check every count, offset,
- * name and type in it. The error names the field. *out is untouched on failure. */
+/* Map a model and check every count, offset, name and type in it. `path` is
+ *   - a GGUF file, of a split one the first piece;
+ *   - a checkpoint as it is published: its folder, its index or one of its safetensors files, with
+ *     config.json (and tokenizer.json, generation_config.json where there are) beside it. Its keys
+ *     and names are given as a GGUF file would have them (spec weights.md sections 1 and 3).
+ * The error names the field. *out is untouched on failure. */
 MUST_CHECK bool weights_open(struct weights **out, const char *path, struct status *st);
 void weights_close(struct weights *w); /* NULL does nothing */
 
 const char *weights_path(const struct weights *w);
-size_t weights_size_bytes(const struct weights *w); /* of all pieces on disk */
+size_t weights_size_bytes(const struct weights *w); /* of all pieces that hold tensors */
+
+/* The files that it was read from, those without tensors too. */
+size_t weights_files(const struct weights *w);
+const char *weights_file(const struct weights *w, size_t index); /* until weights_close */
 
 /* Tensors. weights_find gives NULL when there is none of that name. weights_borrow fails unless the
- * tensor is there with exactly these dims; `dims` as stored, the contiguous axis first. */
+ * tensor is there with exactly these dims, the contiguous axis first. Not from two threads. */
 size_t weights_tensors(const struct weights *w);
 const struct tensor_view *weights_at(const struct weights *w, size_t index);
 const struct tensor_view *weights_find(const struct weights *w, const char *name);

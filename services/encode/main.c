@@ -4,7 +4,7 @@
 int main(int argc, char **argv)
 {
     static const struct stage_option_row options[] = {
-        {"model", "FILE", "the decoder (GGUF): its tokenizer is used"},
+        {"model", "PATH", "the decoder (GGUF or a checkpoint's folder): its tokenizer is used"},
         {"media", "FILE", "the projectors (mmproj); without it media are refused"},
         {0},
     };

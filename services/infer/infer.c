@@ -109,6 +109,14 @@ static bool open_engine(struct infer *infer, const struct settings *settings, st
     return batch_new(&infer->batch, infer->model, infer->tokenizer, &batch, st);
 }
 
+static bool warm_files(const struct weights *w, struct status *st)
+{
+    for (size_t i = 0; i < weights_files(w); i++)
+        if (!warm_read(weights_file(w, i), st))
+            return false;
+    return true;
+}
+
 bool infer_open(void **out_self, const struct stage_options *options, struct stage_hello *hello,
                 struct status *st)
 {
@@ -130,9 +138,9 @@ bool infer_open(void **out_self, const struct stage_options *options, struct sta
     infer->context = (size_t)settings.context;
     infer->pool = pool_new((size_t)settings.threads);
     if (settings.drafter[0] && (!weights_open(&infer->drafter_file, settings.drafter, st) ||
-                                !warm_read(settings.drafter, st)))
+                                !warm_files(infer->drafter_file, st)))
         goto fail;
-    if (!warm_read(model, st) || !open_engine(infer, &settings, st))
+    if (!warm_files(infer->weights, st) || !open_engine(infer, &settings, st))
         goto fail;
     infer->width = model_hparams(infer->model)->width;
     hello->model = tokenizer_hash(infer->tokenizer);

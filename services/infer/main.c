@@ -4,7 +4,7 @@
 int main(int argc, char **argv)
 {
     static const struct stage_option_row options[] = {
-        {"model", "FILE", "the decoder (GGUF)"},
+        {"model", "PATH", "the decoder (GGUF, or a checkpoint's folder)"},
         {"drafter", "FILE", "its drafter (GGUF): the same answers, sooner"},
         {"draft-tokens", "N", "tokens it guesses at once, 1 to 8 (3)"},
         {"threads", "N", "threads that compute; 0, the default, is one a core"},

@@ -55,7 +55,7 @@ static bool read_model(const struct weights *w, struct hparams *hp, struct fit *
     return true;
 }
 
-static bool read_media(const char *media, struct fit *fit, struct status *st)
+static bool read_media(const char *model, const char *media, struct fit *fit, struct status *st)
 {
     struct weights *w = NULL;
     struct projector *projector = NULL;
@@ -63,7 +63,7 @@ static bool read_media(const char *media, struct fit *fit, struct status *st)
     if (!weights_open(&w, media, st))
         return false;
     bool ok = projector_open(&projector, w, fit->width, st);
-    if (ok)
+    if (ok && strcmp(model, media) != 0) /* else it is counted already */
         fit->media_bytes = weights_size_bytes(w);
     projector_close(projector);
     weights_close(w);
@@ -99,9 +99,11 @@ bool fit_read(struct fit *out, const char *model, const char *media, uint64_t co
                          "context %" PRIu64 ": the model was made for at most %" PRIu64, context,
                          fit.context);
     if (ok)
+        fit.media_inside = media_shape_read(&(struct media_shape){0}, w, &(struct status){0});
+    if (ok)
         fit.kv_request_bytes = request_bytes(hp, context);
     if (ok && media[0])
-        ok = read_media(media, &fit, st);
+        ok = read_media(model, media, &fit, st);
     if (ok)
         *out = fit;
     weights_close(w);

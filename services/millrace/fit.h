@@ -7,7 +7,8 @@
 struct fit {
     char arch[32];
     uint64_t file_bytes;
-    uint64_t media_bytes;      /* 0: no media file */
+    uint64_t media_bytes;      /* 0: no media file, or the same as the model's */
+    bool media_inside;         /* the model's checkpoint has a media part too */
     uint64_t drafter_bytes;    /* 0: no drafter */
     uint64_t context;          /* positions the model was made for */
     uint64_t kv_request_bytes; /* keys and values of one request of `context` asked for */

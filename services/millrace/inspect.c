@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static const char usage[] = "usage: millrace inspect FILE.gguf [--keys] [--tensors]\n"
+static const char usage[] = "usage: millrace inspect PATH [--keys] [--tensors]\n"
                             "  Shows what is in a model file, how large its parts are, and which "
                             "context fits this machine.\n\n"
                             "  --keys      every metadata key with its value\n"

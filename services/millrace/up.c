@@ -25,9 +25,10 @@ static const char usage[] =
     "usage: millrace up [PIPELINE.yaml] [OPTIONS]\n"
     "  Starts gateway, ingest, encode, infer and format on this machine, restarts what dies, and\n"
     "  stops all of them on Ctrl-C. Flags go over the file.\n\n"
-    "  --model FILE         the decoder, a GGUF file of Gemma 4\n"
+    "  --model PATH         the decoder: a GGUF file of Gemma 4, or a checkpoint's folder\n"
     "  --media FILE         its media file (\"mmproj\"); without it pictures and sound are "
     "refused\n"
+    "                       (a checkpoint's folder has it inside; none: leave it out)\n"
     "  --drafter FILE       its drafter (gemma4-assistant): the same answers, sooner\n"
     "  --draft-tokens N     tokens it guesses at once, 1 to 8 (3)\n"
     "  --listen HOST:PORT   where HTTP is served (127.0.0.1:8080)\n"
@@ -154,11 +155,27 @@ static bool uses(const struct config *config, const char *stage)
     return false;
 }
 
+/* A checkpoint's folder holds its media part; a GGUF file never does. */
+static bool find_media(struct up *up, struct status *st)
+{
+    struct config *c = &up->config;
+    bool wanted = strcmp(c->media, "none") != 0;
+
+    if (!wanted)
+        c->media[0] = 0;
+    if (!fit_read(&up->fit, c->weights, c->media, c->context, st))
+        return false;
+    if (!wanted || c->media[0] || !up->fit.media_inside)
+        return true;
+    memcpy(c->media, c->weights, sizeof c->media);
+    return fit_read(&up->fit, c->weights, c->media, c->context, st);
+}
+
 static bool make_plan(struct up *up, struct status *st)
 {
     struct config *c = &up->config;
 
-    if (!config_check(c, st) || !fit_read(&up->fit, c->weights, c->media, c->context, st) ||
+    if (!config_check(c, st) || !find_media(up, st) ||
         !fit_drafter(&up->fit, c->weights, c->drafter, st))
         return false;
     struct config_stage *infer = config_stage(c, "infer");

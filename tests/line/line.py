@@ -55,7 +55,7 @@ class Line:
     def __init__(self, model, media, folder, *options, **environment):
         self.port = free_port()
         self.log = os.path.join(folder, f'line-{self.port}.log')
-        command = [os.path.join(BIN, 'millrace'), 'up', '--model', model, '--media', media,
+        command = [os.path.join(BIN, 'millrace'), 'up', '--model', model, *(['--media', media] if media else []),
                    '--listen', f'127.0.0.1:{self.port}', '--verbose', *options]
         with open(self.log, 'wb') as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL,

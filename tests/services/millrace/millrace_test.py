@@ -76,7 +76,7 @@ def test_up_refuses_in_words(tiny, tmp_path):
         (['up'], 'no model'),
         (['up', '--model', '/nowhere.gguf'], 'not there'),
         (['up', '--model', media], 'this is a media file'),
-        (['up', '--model', model, '--media', model], "only 'clip'"),
+        (['up', '--model', model, '--media', model], 'no media file'),
         (['up', '--model', model, '--context', '1000000'], '8192'),
         (['up', '--model', model, '--drafter', media], "'clip' is no drafter"),
         (['up', '--model', model, '--drafter', DRAFTER], 'not a pair'),
