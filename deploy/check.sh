@@ -59,6 +59,16 @@ cmocka() {
     grep -hE 'SKIP:' "$logs/$1" | sed 's/^[0-9]*: */  /' | sort -u
 }
 
+# lines NAME COMMAND...: a command that prints a line "ok ..." or "FAILED ..." for each of its tests.
+lines() {
+    part "$@" || true
+    local bad
+    bad=$(grep -cE '^FAILED ' "$logs/$1")
+    grep -qE '^(ok|FAILED) ' "$logs/$1" || bad=1
+    passed=$((passed + $(grep -cE '^ok ' "$logs/$1")))
+    failed=$((failed + bad))
+}
+
 pytests() {
     part "$@" || true
     local last
@@ -79,10 +89,12 @@ build() { cmake --preset "$1" && cmake --build --preset "$1"; }
 needed packages ./deploy/setup.sh --tests
 needed build-release build release
 needed build-asan build asan
+needed build-fuzz build fuzz
 one build-clang build clang
 one style style
 one dependencies tests/deps_test.sh
 export PYTHONDONTWRITEBYTECODE=1
+lines fuzz tests/fuzz/run.sh "$([ -n "$long" ] && echo 60 || echo 10)"
 cmocka unit-tests ctest --preset asan -V -j2
 pytests service-tests /usr/bin/python3 -m pytest -rs -c tests/pytest.ini tests --ignore=tests/line
 pytests line-tests /usr/bin/python3 -m pytest -rs -c tests/pytest.ini tests/line

@@ -39,9 +39,9 @@ bool weights_map(struct weights *w, const char *path, struct status *st)
         goto out;
     }
     size_t size = (size_t)info.st_size;
-    /* A file that is cut off while it is mapped kills the process (SIGBUS); the supervisor starts
-     * it again, and then the shorter file is refused in words. Copying gigabytes would be the only
-     * cure. */
+    /* A file that is cut off while it is mapped kills the process (SIGBUS, which stage.c puts into
+     * words); the supervisor starts it again, and then the shorter file is refused. Copying
+     * gigabytes would be the only cure. */
     void *data = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
     if (data == MAP_FAILED) {
         (void)status_fail_sys(st, errno, "mmap '%s'", path);

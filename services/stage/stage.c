@@ -259,6 +259,18 @@ static void catch_signals(void)
     (void)sigaction(SIGINT, &action, NULL);
 }
 
+/* A mapped model file that is cut short ends whoever reads it: nothing sensible can go on. Say why;
+ * the next start then refuses the file in words. */
+static void on_bus_error(int number)
+{
+    static const char text[] = "a model file became shorter while it was in use: put it back whole "
+                               "(new files belong beside old ones, not over them)\n";
+
+    (void)!write(STDERR_FILENO, text, sizeof text - 1);
+    (void)signal(number, SIG_DFL);
+    (void)raise(number);
+}
+
 static bool open_stage(struct outbox *box, const struct stage_options *options, struct status *st)
 {
     int64_t begin = clock_now_us();
@@ -297,6 +309,7 @@ int stage_main(const struct stage *stage, int argc, char **argv)
     if (box->settings.help)
         goto out;
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGBUS, on_bus_error);
     if (box->settings.supervised)
         (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (!open_stage(box, &options, &st)) {

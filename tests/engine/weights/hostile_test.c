@@ -1,0 +1,243 @@
+/* Model files with one bit flipped, or cut short: refused or loaded, never crashed, and never more
+ * memory than the file has bytes and 64 MB. A sixteenth of the bits and some cuts; all of them with
+ * MILLRACE_LONG. Memory is what goes through malloc (this program is linked with --wrap). */
+#include "engine/base/heap.h"
+#include "engine/media/media.h"
+#include "engine/model/model.h"
+#include "engine/text/tokenizer.h"
+#include "engine/weights/weights.h"
+#include <fcntl.h>
+#include <malloc.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MAKE "/usr/bin/python3 tests/fuzz/seeds.py"
+#define HEADER_BYTES_MAX ((size_t)20 << 10)
+#define MEMORY_BYTES ((size_t)64 << 20)
+#define STRIDE 16
+#define CUTS 300 /* of the short run, a file */
+
+/* ---- what malloc gave out ---- */
+
+static size_t live_bytes, peak_bytes;
+
+void *__real_calloc(size_t n, size_t size);
+void *__real_realloc(void *block, size_t size);
+void __real_free(void *block);
+void *__wrap_calloc(size_t n, size_t size);
+void *__wrap_realloc(void *block, size_t size);
+void __wrap_free(void *block);
+
+static void count(size_t more, size_t less)
+{
+    live_bytes = live_bytes + more - (less < live_bytes + more ? less : live_bytes + more);
+    peak_bytes = live_bytes > peak_bytes ? live_bytes : peak_bytes;
+}
+
+void *__wrap_calloc(size_t n, size_t size)
+{
+    void *block = __real_calloc(n, size);
+    count(malloc_usable_size(block), 0);
+    return block;
+}
+
+void *__wrap_realloc(void *block, size_t size)
+{
+    size_t before = malloc_usable_size(block);
+    void *moved = __real_realloc(block, size);
+    count(malloc_usable_size(moved), 0); /* both are there while it is copied */
+    count(0, before);
+    return moved;
+}
+
+void __wrap_free(void *block)
+{
+    count(0, malloc_usable_size(block));
+    __real_free(block);
+}
+
+/* ---- files ---- */
+
+static char folder[] = "/dev/shm/millrace-hostile-XXXXXX";
+static bool made;
+
+static uint64_t seed = 20261125;
+static uint32_t next_random(void)
+{
+    seed = seed * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(seed >> 33);
+}
+
+/* Open, and use as far as it goes. True: something opened. */
+static bool try_file(const char *path)
+{
+    const struct model_options options = {.context_max = 16, .kv_bytes = 1 << 16};
+    struct weights *w = NULL;
+    struct model *m = NULL;
+    struct tokenizer *t = NULL;
+    struct projector *p = NULL;
+    struct status st = {0};
+
+    if (!weights_open(&w, path, &st)) {
+        if (!st.text[0])
+            fail_msg("refused without a word");
+        return false;
+    }
+    bool opened = model_open(&m, w, NULL, &options, &st) && tokenizer_new(&t, w, &st);
+    opened = projector_open(&p, w, 0, &st) || opened;
+    model_close(m);
+    tokenizer_free(t);
+    projector_close(p);
+    weights_close(w);
+    return opened;
+}
+
+struct tally {
+    size_t opened, refused, peak;
+};
+
+static void try_one(struct tally *tally, const char *opened, size_t size, const char *what,
+                    size_t which)
+{
+    size_t before = live_bytes;
+    peak_bytes = live_bytes;
+    if (try_file(opened))
+        tally->opened++;
+    else
+        tally->refused++;
+    size_t used = peak_bytes - before;
+    tally->peak = used > tally->peak ? used : tally->peak;
+    if (used > size + MEMORY_BYTES)
+        fail_msg("%s: %s %zu: %zu bytes of memory for a file of %zu", opened, what, which, used,
+                 size);
+    if (live_bytes != before)
+        fail_msg("%s: %s %zu: %zd bytes were not freed", opened, what, which,
+                 (ssize_t)(live_bytes - before));
+}
+
+/* Damage `file`, a copy of it is put back; `opened` is the path given to weights_open. */
+static void check_file(const char *file, const char *opened)
+{
+    bool all = getenv("MILLRACE_LONG") != NULL;
+    struct buffer whole = {0};
+    struct tally flips = {0}, cuts = {0};
+    struct status st = {0};
+
+    if (!bytes_read_file(&whole, file, (size_t)1 << 20, &st))
+        fail_msg("%s", st.text);
+    int fd = open(file, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_true(try_file(opened));
+    size_t header = whole.size < HEADER_BYTES_MAX ? whole.size : HEADER_BYTES_MAX;
+    for (size_t bit = 0; bit < header * 8; bit += all ? 1 : STRIDE) {
+        size_t at = all ? bit : bit + next_random() % STRIDE;
+        at = at < header * 8 ? at : header * 8 - 1;
+        uint8_t byte = whole.data[at / 8] ^ (uint8_t)(1u << at % 8);
+        assert_int_equal(pwrite(fd, &byte, 1, (off_t)(at / 8)), 1);
+        try_one(&flips, opened, whole.size, "bit", at);
+        assert_int_equal(pwrite(fd, &whole.data[at / 8], 1, (off_t)(at / 8)), 1);
+    }
+    for (size_t i = 0, size = whole.size; size > 0; i++) {
+        size = all ? size - 1 : size - 1 - next_random() % (2 * whole.size / CUTS);
+        if (size > whole.size)
+            break;
+        assert_int_equal(ftruncate(fd, (off_t)size), 0);
+        try_one(&cuts, opened, whole.size, "cut at", size);
+    }
+    assert_int_equal(pwrite(fd, whole.data, whole.size, 0), (ssize_t)whole.size);
+    assert_true(try_file(opened));
+    (void)close(fd);
+    print_message(
+        "%s: %zu bits flipped: %zu loaded, %zu refused; %zu cuts: %zu loaded; at most %zu "
+        "bytes of memory\n",
+        file + strlen(folder) + 1, flips.opened + flips.refused, flips.opened, flips.refused,
+        cuts.opened + cuts.refused, cuts.opened, flips.peak > cuts.peak ? flips.peak : cuts.peak);
+    assert_true(flips.refused > 0 && cuts.refused > 0);
+    buffer_clear(&whole);
+}
+
+static void check(const char *file, const char *opened)
+{
+    char paths[2][200];
+    if (!made) {
+        print_message("skipped: /usr/bin/python3 with numpy is not there\n");
+        skip();
+    }
+    print_message("seed %llu\n", (unsigned long long)seed);
+    (void)snprintf(paths[0], sizeof paths[0], "%s/%s", folder, file);
+    (void)snprintf(paths[1], sizeof paths[1], "%s/%s", folder, opened);
+    check_file(paths[0], paths[1]);
+}
+
+static void test_gguf(void **state)
+{
+    (void)state;
+    check("corpus/gguf/f32", "corpus/gguf/f32");
+}
+
+static void test_mmproj(void **state)
+{
+    (void)state;
+    check("corpus/mmproj/f32", "corpus/mmproj/f32");
+}
+
+static void test_safetensors(void **state)
+{
+    (void)state;
+    check("folder/f32/model.safetensors", "folder/f32");
+}
+
+static void test_config(void **state)
+{
+    (void)state;
+    check("folder/f32/config.json", "folder/f32");
+}
+
+static void test_index(void **state)
+{
+    (void)state;
+    check("folder/bf16-split/model.safetensors.index.json", "folder/bf16-split");
+}
+
+static void test_tokenizer(void **state)
+{
+    (void)state;
+    check("folder/f32/tokenizer.json", "folder/f32");
+}
+
+static int make_folder(void **state)
+{
+    char command[200];
+    (void)state;
+    if (access("/dev/shm", W_OK) != 0)
+        (void)strcpy(folder, "/tmp/millrace-hostile-XXXXXX");
+    if (!mkdtemp(folder))
+        return -1;
+    (void)snprintf(command, sizeof command, MAKE " %s", folder);
+    made = system("/usr/bin/python3 -c 'import numpy' 2>/dev/null") == 0;
+    return made && system(command) != 0 ? -1 : 0;
+}
+
+static int remove_folder(void **state)
+{
+    char command[200];
+    (void)state;
+    (void)snprintf(command, sizeof command, "rm -r %s", folder);
+    return system(command) == 0 ? 0 : -1;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gguf),   cmocka_unit_test(test_mmproj),
+        cmocka_unit_test(test_config), cmocka_unit_test(test_safetensors),
+        cmocka_unit_test(test_index),  cmocka_unit_test(test_tokenizer),
+    };
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}

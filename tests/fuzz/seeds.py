@@ -1,0 +1,104 @@
+"""Small good files that the fuzzers start from, and the folders that two of them work in.
+
+    seeds.py OUT_DIR    writes OUT_DIR/corpus/TARGET/* and OUT_DIR/folder/TARGET/*
+
+Needs numpy.
+"""
+import os
+import shutil
+import sys
+
+import numpy as np
+
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', '..')
+sys.path.insert(0, os.path.join(ROOT, 'tests', 'engine', 'weights'))
+
+import checkpoint  # noqa: E402
+import gguf  # noqa: E402
+
+LAYERS, WIDTH, FF, HEADS, HEAD, WINDOW = 2, 8, 8, 2, 8, 4
+
+
+class Parts:
+    """What gguf.Reader gives, made here."""
+
+    def __init__(self, metadata, tensors):
+        self.metadata, self.tensors = metadata, tensors
+
+
+def decoder():
+    """Two layers, one of each kind, with the vocabulary of the nano models."""
+    rng = np.random.Generator(np.random.PCG64(1))
+    nano = gguf.Reader(os.path.join(checkpoint.GOLDEN, 'models', 'nano-q8_0.gguf'))
+    a = 'gemma4.'
+    metadata = {'general.architecture': 'gemma4', a + 'block_count': LAYERS, a + 'context_length': 64,
+                a + 'embedding_length': WIDTH, a + 'feed_forward_length': FF, a + 'attention.head_count': HEADS,
+                a + 'attention.head_count_kv': [1] * LAYERS, a + 'attention.key_length': HEAD,
+                a + 'attention.value_length': HEAD, a + 'attention.key_length_swa': HEAD,
+                a + 'attention.value_length_swa': HEAD, a + 'attention.layer_norm_rms_epsilon': 1e-6,
+                a + 'attention.sliding_window': WINDOW, a + 'attention.sliding_window_pattern': [True, False],
+                a + 'rope.freq_base': 1e6, a + 'rope.freq_base_swa': 1e4, a + 'final_logit_softcapping': 30.0}
+    metadata.update({k: v for k, v in nano.metadata.items() if k.startswith('tokenizer.')})
+    tensors = {'token_embd.weight': (512, WIDTH), 'output_norm.weight': (WIDTH,), 'rope_freqs.weight': (HEAD // 2,)}
+    for i in range(LAYERS):
+        p = f'blk.{i}.'
+        tensors.update({p + 'attn_q.weight': (HEADS * HEAD, WIDTH), p + 'attn_k.weight': (HEAD, WIDTH),
+                        p + 'attn_output.weight': (WIDTH, HEADS * HEAD), p + 'ffn_gate.weight': (FF, WIDTH),
+                        p + 'ffn_up.weight': (FF, WIDTH), p + 'ffn_down.weight': (WIDTH, FF),
+                        p + 'attn_q_norm.weight': (HEAD,), p + 'attn_k_norm.weight': (HEAD,),
+                        p + 'layer_output_scale.weight': (1,)})
+        tensors.update({p + f'{n}.weight': (WIDTH,) for n in
+                        ('attn_norm', 'post_attention_norm', 'ffn_norm', 'post_ffw_norm')})
+        if i == 0:
+            tensors[p + 'attn_v.weight'] = (HEAD, WIDTH)
+    return Parts(metadata, {k: 1 + rng.random(v) for k, v in tensors.items()})
+
+
+def media():
+    rng = np.random.Generator(np.random.PCG64(2))
+    metadata = {'general.architecture': 'clip', 'clip.vision.projector_type': 'gemma4uv',
+                'clip.audio.projector_type': 'gemma4ua', 'clip.vision.patch_size': 2,
+                'clip.vision.projector.scale_factor': 1}
+    tensors = {'v.patch_embd.weight': (8, 12), 'v.patch_embd.bias': (8,), 'v.position_embd.weight': (2, 4, 8),
+               'mm.input_projection.weight': (WIDTH, 8), 'mm.a.input_projection.weight': (WIDTH, 4)}
+    for i, n in ((1, 12), (2, 8), (3, 8)):
+        tensors.update({f'v.patch_norm.{i}.weight': (n,), f'v.patch_norm.{i}.bias': (n,)})
+    return Parts(metadata, {k: rng.random(v) for k, v in tensors.items()})
+
+
+def read(path):
+    with open(path, 'rb') as f:
+        return f.read()
+
+
+def write(path, data):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, 'wb') as f:
+        f.write(data)
+
+
+def main(out):
+    text, pictures = decoder(), media()
+    corpus, folder = os.path.join(out, 'corpus'), os.path.join(out, 'folder')
+    for target in ('gguf', 'mmproj', 'safetensors', 'tokenizer'):
+        os.makedirs(os.path.join(corpus, target), exist_ok=True)
+    for kind in ('f32', 'bf16'):
+        checkpoint.write_gguf(os.path.join(corpus, 'gguf', kind), text, kind)
+        checkpoint.write_gguf(os.path.join(corpus, 'mmproj', kind), pictures, kind)
+        whole = checkpoint.write_folder(os.path.join(folder, kind), text, pictures, kind, pairs=kind == 'f32')
+        split = checkpoint.write_folder(os.path.join(folder, kind + '-split'), text, pictures, kind, shards=2, newer=True)
+        # The first byte says which file of the folder the rest is (safetensors_fuzz.c).
+        for which, path in enumerate((f'{whole}/model.safetensors', f'{whole}/config.json',
+                                      f'{whole}/generation_config.json', f'{split}/model.safetensors.index.json')):
+            write(os.path.join(corpus, 'safetensors', f'{kind}-{which}'), bytes([which]) + read(path))
+        write(os.path.join(corpus, 'tokenizer', kind), read(f'{whole}/tokenizer.json'))
+    for target in ('safetensors', 'tokenizer'):
+        shutil.copytree(os.path.join(folder, 'f32'), os.path.join(folder, target), dirs_exist_ok=True)
+    shutil.copytree(os.path.join(folder, 'f32-split'), os.path.join(folder, 'safetensors'), dirs_exist_ok=True)
+    os.remove(os.path.join(folder, 'safetensors', 'tokenizer.json'))      # has a target of its own
+
+
+if __name__ == '__main__':
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    main(sys.argv[1])
