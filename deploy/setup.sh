@@ -3,7 +3,7 @@
 set -euo pipefail
 
 build=(cmake ninja-build gcc libc6-dev pkg-config ccache
-    libzmq3-dev libmsgpack-dev libopenblas-dev libmicrohttpd-dev libjansson-dev libyaml-dev
+    libzmq3-dev libmsgpack-dev libsodium-dev libopenblas-dev libmicrohttpd-dev libjansson-dev libyaml-dev
     libcurl4-openssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
     gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
     python3 python3-numpy)

@@ -141,6 +141,8 @@ static bool read_model(struct reader *r, struct config *config, void *target, co
         return read_text(value, key, config->media, sizeof config->media, st);
     if (strcmp(key, "media") == 0)
         return read_path(r, value, key, config->media, st);
+    if (strcmp(key, "manifest") == 0)
+        return read_path(r, value, key, config->manifest, st);
     if (strcmp(key, "drafter") == 0)
         return read_path(r, value, key, config->drafter, st);
     if (strcmp(key, "context") == 0)

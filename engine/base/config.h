@@ -31,14 +31,15 @@ struct config_stage {
 };
 
 struct config {
-    char weights[CONFIG_PATH_MAX]; /* the decoder's GGUF file, or a checkpoint's folder */
-    char media[CONFIG_PATH_MAX];   /* its "mmproj" file; "": the checkpoint's, "none": none */
-    char drafter[CONFIG_PATH_MAX]; /* its drafter; "" is none */
-    uint64_t context;              /* tokens of a request, prompt and answer */
-    char listen[64];               /* address:port of the HTTP side */
-    char bus[CONFIG_PATH_MAX];     /* "": an ipc socket in a fresh 0700 directory */
-    uint64_t memory_bytes;         /* of the gateway, for requests */
-    uint64_t body_bytes;           /* largest request body */
+    char weights[CONFIG_PATH_MAX];  /* the decoder's GGUF file, or a checkpoint's folder */
+    char media[CONFIG_PATH_MAX];    /* its "mmproj" file; "": the checkpoint's, "none": none */
+    char drafter[CONFIG_PATH_MAX];  /* its drafter; "" is none */
+    char manifest[CONFIG_PATH_MAX]; /* hashes that all model files must have; "" is none */
+    uint64_t context;               /* tokens of a request, prompt and answer */
+    char listen[64];                /* address:port of the HTTP side */
+    char bus[CONFIG_PATH_MAX];      /* "": an ipc socket in a fresh 0700 directory */
+    uint64_t memory_bytes;          /* of the gateway, for requests */
+    uint64_t body_bytes;            /* largest request body */
     struct config_pipeline pipelines[CONFIG_PIPELINES_MAX];
     size_t n_pipelines;
     struct config_stage stages[CONFIG_STAGES_MAX];

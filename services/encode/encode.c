@@ -3,6 +3,7 @@
 #include "engine/text/template.h"
 #include "engine/weights/weights.h"
 #include "services/encode/pieces.h"
+#include "services/stage/manifest.h"
 #include <assert.h>
 #include <stdio.h>
 #include <string.h>
@@ -56,6 +57,7 @@ bool encode_open(void **out_self, const struct stage_options *options, struct st
     struct encode *e = heap_new(1, sizeof *e);
     const char *model = stage_option(options, "model", "");
     const char *media = stage_option(options, "media", "");
+    const char *manifest = stage_option(options, "manifest", "");
 
     if (!*model) {
         (void)status_fail(st, STATUS_INVALID, "--model FILE is missing");
@@ -64,8 +66,11 @@ bool encode_open(void **out_self, const struct stage_options *options, struct st
     if (!weights_open(&e->model, model, st) || !tokenizer_new(&e->tokenizer, e->model, st) ||
         !model_width(e->model, &e->width, st))
         goto fail;
-    if (*media && (!weights_open(&e->media, media, st) ||
-                   !projector_open(&e->projector, e->media, e->width, st)))
+    /* the decoder's files are infer's to check, a checkpoint's folder among them */
+    if (*media &&
+        (!weights_open(&e->media, media, st) ||
+         (*manifest && strcmp(media, model) != 0 && !manifest_check(manifest, e->media, st)) ||
+         !projector_open(&e->projector, e->media, e->width, st)))
         goto fail;
     hello->model = tokenizer_hash(e->tokenizer);
     hello->slots = JOBS_MAX;

@@ -6,6 +6,7 @@ int main(int argc, char **argv)
     static const struct stage_option_row options[] = {
         {"model", "PATH", "the decoder (GGUF or a checkpoint's folder): its tokenizer is used"},
         {"media", "FILE", "the projectors (mmproj); without it media are refused"},
+        {"manifest", "FILE", "SHA-256 and name of the media file, as sha256sum writes them"},
         {0},
     };
     static const struct stage stage = {

@@ -9,7 +9,8 @@
 #include "engine/run/batch.h"
 #include "engine/text/tokenizer.h"
 #include "engine/weights/weights.h"
-#include "services/infer/warm.h"
+#include "services/stage/manifest.h"
+#include "services/stage/warm.h"
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -109,10 +110,12 @@ static bool open_engine(struct infer *infer, const struct settings *settings, st
     return batch_new(&infer->batch, infer->model, infer->tokenizer, &batch, st);
 }
 
-static bool warm_files(const struct weights *w, struct status *st)
+static bool warm_files(const struct weights *w, const char *manifest, struct status *st)
 {
+    if (*manifest)
+        return manifest_check(manifest, w, st);
     for (size_t i = 0; i < weights_files(w); i++)
-        if (!warm_read(weights_file(w, i), st))
+        if (!warm_read(weights_file(w, i), NULL, st))
             return false;
     return true;
 }
@@ -122,6 +125,7 @@ bool infer_open(void **out_self, const struct stage_options *options, struct sta
 {
     struct infer *infer = heap_new(1, sizeof *infer);
     const char *model = stage_option(options, "model", "");
+    const char *manifest = stage_option(options, "manifest", "");
     struct settings settings;
     int64_t begun_us = clock_now_us();
 
@@ -138,9 +142,9 @@ bool infer_open(void **out_self, const struct stage_options *options, struct sta
     infer->context = (size_t)settings.context;
     infer->pool = pool_new((size_t)settings.threads);
     if (settings.drafter[0] && (!weights_open(&infer->drafter_file, settings.drafter, st) ||
-                                !warm_files(infer->drafter_file, st)))
+                                !warm_files(infer->drafter_file, manifest, st)))
         goto fail;
-    if (!warm_files(infer->weights, st) || !open_engine(infer, &settings, st))
+    if (!warm_files(infer->weights, manifest, st) || !open_engine(infer, &settings, st))
         goto fail;
     infer->width = model_hparams(infer->model)->width;
     hello->model = tokenizer_hash(infer->tokenizer);

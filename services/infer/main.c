@@ -7,6 +7,7 @@ int main(int argc, char **argv)
         {"model", "PATH", "the decoder (GGUF, or a checkpoint's folder)"},
         {"drafter", "FILE", "its drafter (GGUF): the same answers, sooner"},
         {"draft-tokens", "N", "tokens it guesses at once, 1 to 8 (3)"},
+        {"manifest", "FILE", "SHA-256 and name of every model file, as sha256sum writes them"},
         {"threads", "N", "threads that compute; 0, the default, is one a core"},
         {"context", "N", "tokens of a request, prompt and answer together (8192)"},
         {"slots", "N", "requests in one batch (4)"},

@@ -1,19 +1,24 @@
 /* inspect: what is in a model file, and does it fit this machine. */
+#include "engine/base/hash.h"
 #include "engine/base/heap.h"
 #include "engine/model/hparams.h"
 #include "engine/weights/weights.h"
 #include "services/millrace/commands.h"
 #include "services/millrace/fit.h"
+#include "services/stage/warm.h"
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
-static const char usage[] = "usage: millrace inspect PATH [--keys] [--tensors]\n"
+static const char usage[] = "usage: millrace inspect PATH [--keys] [--tensors] [--hash]\n"
                             "  Shows what is in a model file, how large its parts are, and which "
                             "context fits this machine.\n\n"
                             "  --keys      every metadata key with its value\n"
-                            "  --tensors   every tensor with its type, shape and size\n";
+                            "  --tensors   every tensor with its type, shape and size\n"
+                            "  --hash      only SHA-256 and name of every file it is made of, as "
+                            "sha256sum writes them\n"
+                            "              (for up --manifest)\n";
 
 /* Parts of a decoder or projector by words in tensor names; the first that matches counts. */
 static const struct {
@@ -174,7 +179,27 @@ static void print_drafter(const struct weights *w)
     heap_free(hp);
 }
 
-static int inspect(const char *path, bool keys, bool tensors)
+/* One line a file; how far it is goes to standard error. */
+static int print_hashes(const struct weights *w)
+{
+    for (size_t i = 0; i < weights_files(w); i++) {
+        const char *file = weights_file(w, i);
+        const char *slash = strrchr(file, '/');
+        uint8_t hash[HASH_BYTES];
+        char text[HASH_TEXT_BYTES];
+        struct status st = {0};
+        if (!warm_read(file, hash, &st)) {
+            (void)fprintf(stderr, "inspect: %s\n", st.text);
+            return 1;
+        }
+        hash_write(hash, text);
+        (void)printf("%s  %s\n", text, slash ? slash + 1 : file);
+        (void)fflush(stdout);
+    }
+    return 0;
+}
+
+static int inspect(const char *path, bool keys, bool tensors, bool hash)
 {
     struct weights *w = NULL;
     struct status st = {0};
@@ -184,6 +209,11 @@ static int inspect(const char *path, bool keys, bool tensors)
     if (!weights_open(&w, path, &st)) {
         (void)fprintf(stderr, "inspect: %s\n", st.text);
         return 1;
+    }
+    if (hash) {
+        int exit_status = print_hashes(w);
+        weights_close(w);
+        return exit_status;
     }
     (void)!weights_string(w, "general.architecture", &arch, &st);
     if (weights_has(w, "general.name"))
@@ -209,10 +239,12 @@ int inspect_main(int argc, char **argv)
 {
     static const struct option options[] = {{"keys", no_argument, NULL, 'k'},
                                             {"tensors", no_argument, NULL, 't'},
+                                            {"hash", no_argument, NULL, 's'},
                                             {"help", no_argument, NULL, 'h'},
                                             {0}};
     bool keys = false;
     bool tensors = false;
+    bool hash = false;
     int option;
 
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -224,10 +256,11 @@ int inspect_main(int argc, char **argv)
             return 2;
         keys = keys || option == 'k';
         tensors = tensors || option == 't';
+        hash = hash || option == 's';
     }
     if (optind + 1 != argc) {
         (void)fprintf(stderr, "inspect: one file is wanted\n\n%s", usage);
         return 2;
     }
-    return inspect(argv[optind], keys, tensors);
+    return inspect(argv[optind], keys, tensors, hash);
 }

@@ -31,6 +31,8 @@ static const char usage[] =
     "                       (a checkpoint's folder has it inside; none: leave it out)\n"
     "  --drafter FILE       its drafter (gemma4-assistant): the same answers, sooner\n"
     "  --draft-tokens N     tokens it guesses at once, 1 to 8 (3)\n"
+    "  --manifest FILE      SHA-256 and name of every model file (inspect --hash): start only if "
+    "they agree\n"
     "  --listen HOST:PORT   where HTTP is served (127.0.0.1:8080)\n"
     "  --context N          tokens of one request, prompt and answer (8192)\n"
     "  --slots N            requests answered at once (4)\n"
@@ -73,6 +75,8 @@ static bool take_option(struct up *up, const char *name, const char *value, stru
         return set_text(c->weights, sizeof c->weights, name, value, st);
     if (strcmp(name, "media") == 0)
         return set_text(c->media, sizeof c->media, name, value, st);
+    if (strcmp(name, "manifest") == 0)
+        return set_text(c->manifest, sizeof c->manifest, name, value, st);
     if (strcmp(name, "drafter") == 0)
         return set_text(c->drafter, sizeof c->drafter, name, value, st);
     if (strcmp(name, "draft-tokens") == 0)
@@ -103,6 +107,7 @@ static int read_arguments(struct up *up, int argc, char **argv)
         {"model", required_argument, NULL, 0},
         {"media", required_argument, NULL, 0},
         {"drafter", required_argument, NULL, 0},
+        {"manifest", required_argument, NULL, 0},
         {"draft-tokens", required_argument, NULL, 0},
         {"listen", required_argument, NULL, 0},
         {"context", required_argument, NULL, 0},
@@ -300,6 +305,8 @@ static void add_stage_options(const struct up *up, const struct config_stage *st
         add(a, "--model", c->weights);
     if ((ingest || encode) && c->media[0])
         add(a, "--media", c->media);
+    if ((infer || encode) && c->manifest[0])
+        add(a, "--manifest", c->manifest);
     if (ingest && stage->image_budget)
         add_number(a, "--image-budget", stage->image_budget);
     if (!infer)

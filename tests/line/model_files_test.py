@@ -1,11 +1,14 @@
 """Model files: a published checkpoint's folder gives the same words as GGUF files of the same values; one cut short."""
+import hashlib
 import json
 import os
+import subprocess
 import sys
 import time
 
+import pytest
 import tiny_model
-from line import ROOT, Line, chat_body, picture_part
+from line import BIN, ROOT, Line, chat_body, picture_part
 from media import png
 
 sys.path.insert(0, os.path.join(ROOT, 'tests', 'engine', 'weights'))
@@ -43,3 +46,31 @@ def test_a_model_cut_short_is_said(tmp_path):
         waiting.close()
     finally:
         line.stop()
+
+
+def test_manifest(tmp_path):
+    """Hashes as sha256sum writes them; the line starts when all agree, and says which file does not."""
+    model, media = tiny_model.make(str(tmp_path))
+    written = b''.join(subprocess.run([os.path.join(BIN, 'millrace'), 'inspect', path, '--hash'], check=True,
+                                      stdout=subprocess.PIPE).stdout for path in (model, media))
+    assert written.decode() == ''.join(f'{hashlib.sha256(open(p, "rb").read()).hexdigest()}  {os.path.basename(p)}\n'
+                                       for p in (model, media))
+    manifest = tmp_path / 'manifest'
+    manifest.write_bytes(written)
+    line = Line(model, media, str(tmp_path), '--manifest', str(manifest))
+    try:
+        assert line.chat('hello', max_tokens=3).status == 200
+    finally:
+        line.stop()
+    for path in (model, media):
+        with open(path, 'r+b') as f:
+            f.seek(-1, os.SEEK_END)
+            last = f.read(1)
+            f.seek(-1, os.SEEK_END)
+            f.write(bytes([last[0] ^ 1]))
+        with pytest.raises(AssertionError) as refused:
+            Line(model, media, str(tmp_path), '--manifest', str(manifest))
+        assert f"'{path}' has SHA-256" in str(refused.value)
+        with open(path, 'r+b') as f:
+            f.seek(-1, os.SEEK_END)
+            f.write(last)

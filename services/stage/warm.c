@@ -1,5 +1,6 @@
-#include "services/infer/warm.h"
+#include "services/stage/warm.h"
 #include "engine/base/clock.h"
+#include "engine/base/hash.h"
 #include "engine/base/heap.h"
 #include "engine/base/log.h"
 #include <errno.h>
@@ -54,7 +55,9 @@ static bool any_page_missing(void *base, size_t size, size_t page_bytes, unsigne
     return false;
 }
 
-static bool read_piece(int fd, size_t at, size_t size, uint8_t *into, struct status *st)
+/* hash may be NULL. */
+static bool read_piece(int fd, size_t at, size_t size, uint8_t *into, struct hash *hash,
+                       struct status *st)
 {
     while (size > 0) {
         ssize_t n = pread(fd, into, size, (off_t)at);
@@ -64,13 +67,17 @@ static bool read_piece(int fd, size_t at, size_t size, uint8_t *into, struct sta
             return status_fail_sys(st, errno, "read at byte %zu", at);
         if (n == 0)
             return status_fail(st, STATUS_CORRUPT, "the file became shorter while it was read");
+        if (hash)
+            hash_add(hash, into, (size_t)n);
         at += (size_t)n;
         size -= (size_t)n;
     }
     return true;
 }
 
-static bool read_through(int fd, void *base, size_t all, const char *path, struct status *st)
+/* What is in the page cache is not read again, unless its hash is wanted. */
+static bool read_through(int fd, void *base, size_t all, const char *path, struct hash *hash,
+                         struct status *st)
 {
     size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
     uint8_t *into = heap_new(PIECE_BYTES, 1);
@@ -80,8 +87,8 @@ static bool read_through(int fd, void *base, size_t all, const char *path, struc
 
     for (size_t at = 0; ok && at < all; at += PIECE_BYTES) {
         size_t size = all - at < PIECE_BYTES ? all - at : PIECE_BYTES;
-        if (any_page_missing((uint8_t *)base + at, size, page_bytes, map))
-            ok = read_piece(fd, at, size, into, st);
+        if (hash || any_page_missing((uint8_t *)base + at, size, page_bytes, map))
+            ok = read_piece(fd, at, size, into, hash, st);
         show(&progress, path, at + size, all);
     }
     if (progress.terminal && progress.shown)
@@ -91,7 +98,7 @@ static bool read_through(int fd, void *base, size_t all, const char *path, struc
     return ok;
 }
 
-static bool map_and_read(int fd, const char *path, struct status *st)
+static bool map_and_read(int fd, const char *path, struct hash *hash, struct status *st)
 {
     struct stat info;
 
@@ -103,18 +110,24 @@ static bool map_and_read(int fd, const char *path, struct status *st)
     void *base = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
     if (base == MAP_FAILED)
         return status_fail_sys(st, errno, "map %zu bytes", size);
-    bool ok = read_through(fd, base, size, path, st);
+    bool ok = read_through(fd, base, size, path, hash, st);
     (void)munmap(base, size);
     return ok;
 }
 
-bool warm_read(const char *path, struct status *st)
+bool warm_read(const char *path, uint8_t *out_hash, struct status *st)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
 
     if (fd < 0)
         return status_fail_sys(st, errno, "open '%s'", path);
-    bool ok = map_and_read(fd, path, st);
+    struct hash *hash = out_hash ? hash_new() : NULL;
+    uint8_t found[HASH_BYTES];
+    bool ok = map_and_read(fd, path, hash, st);
     (void)close(fd);
+    if (hash)
+        hash_end_take(hash, found);
+    if (ok && out_hash)
+        memcpy(out_hash, found, sizeof found);
     return ok || status_wrap(st, "'%s'", path);
 }
