@@ -29,7 +29,8 @@ static void write_json(json_t *value, struct buffer *out)
 
 static json_t *json_text_of(struct span text)
 {
-    return json_stringn((const char *)text.data, text.size);
+    /* Of nothing there is no pointer, which jansson would take for an error. */
+    return text.size ? json_stringn((const char *)text.data, text.size) : json_string("");
 }
 
 static json_t *frame(const struct chat_state *s, const char *object)

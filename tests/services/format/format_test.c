@@ -260,6 +260,24 @@ static void test_what_is_written(void **state)
     forget(&a);
 }
 
+/* An answer may be nothing but its end, or a thought that was cut. */
+static void test_no_content(void **state)
+{
+    (void)state;
+    struct answer a = {0};
+
+    record(&a);
+    for (size_t n = 0; n < 4; n += 3) {
+        a.tokens.size = n;
+        struct buffer whole = run(&a, false, 1);
+        buffer_append_byte(&whole, 0);
+        const char *text = (const char *)whole.data;
+        assert_non_null(strstr(text, "\"message\":{\"role\":\"assistant\",\"content\":\"\""));
+        buffer_clear(&whole);
+    }
+    forget(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -267,6 +285,7 @@ int main(void)
         cmocka_unit_test(test_groups_do_not_matter),
         cmocka_unit_test(test_killed_at_every_index),
         cmocka_unit_test(test_what_is_written),
+        cmocka_unit_test(test_no_content),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
