@@ -346,7 +346,10 @@ static size_t finish_pass(struct batch *b, struct pass *pass, struct batch_event
         struct session *session = pass->sessions[i];
         if (!session || session_read(session) < session_known(session))
             continue;
-        session_choose(session, b->sampler, &pass->rows[i]);
+        size_t drafts = session_drafts(session);
+        size_t right = session_choose(session, b->sampler, &pass->rows[i]);
+        if (drafts > 0)
+            draft_judged(b->draft, session, right);
         events[n].slot = pass->slots[i];
         n += session_event(session, &events[n]);
     }

@@ -111,6 +111,11 @@ bool draft_advance(struct draft *d, struct session *const *sessions, struct samp
     return true;
 }
 
+void draft_judged(struct draft *d, struct session *s, size_t right)
+{
+    gain_judged(&d->gain, session_gain(s), right);
+}
+
 void draft_end(struct draft *d, int64_t elapsed_us)
 {
     gain_measured(&d->gain, d->n, d->drafted, elapsed_us);

@@ -33,5 +33,8 @@ void draft_begin(struct draft *d, struct session *const *sessions, size_t n);
 bool draft_advance(struct draft *d, struct session *const *sessions, struct sampler *sampler,
                    int64_t budget_us);
 
+/* How many of a session's drafts were right. */
+void draft_judged(struct draft *d, struct session *s, size_t right);
+
 /* The round is over; it took so long, guesses and pass together. */
 void draft_end(struct draft *d, int64_t elapsed_us);

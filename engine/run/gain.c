@@ -6,6 +6,7 @@
 #define TRIAL_ROUNDS 8   /* in which an answer is drafted before it is asked whether that paid */
 #define REST_FIRST 16    /* rounds of the first rest; each is twice as long as the one before */
 #define REST_MAX 256     /* so what never pays is tried in 3 % of the rounds */
+#define ROUNDS_KNOWN 8   /* judged rounds after which the mean is a running one */
 #define SMOOTH (1.0 / 8) /* weight of the newest value */
 /* A round that took longer than this times what is usual met something else on the machine. */
 #define USUAL_MAX 3.0
@@ -38,9 +39,13 @@ bool gain_wants(const struct gain *g, struct gain_record *r, size_t n)
         r->rest--;
         return false;
     }
-    if (r->rest_next == 0) {
-        r->trial = TRIAL_ROUNDS;
+    if (r->rest_next == 0) { /* a new one */
         r->rest_next = REST_FIRST;
+        r->trial = TRIAL_ROUNDS;
+        if (g->all.rounds == ROUNDS_KNOWN && !pays(g, &g->all, n)) {
+            r->rest = REST_FIRST - 1;
+            return false;
+        }
     }
     if (r->trial > 0) {
         r->trial--;
@@ -80,10 +85,14 @@ void gain_measured(struct gain *g, size_t n, size_t drafted, int64_t elapsed_us)
     c->others++;
 }
 
-void gain_judged(struct gain_record *r, size_t right)
+static void judge(struct gain_record *r, size_t right)
 {
-    double weight = r->rounds < 8 ? 1.0 / (double)(r->rounds + 1) : SMOOTH;
+    r->rounds += r->rounds < ROUNDS_KNOWN;
+    r->right += ((double)right - r->right) / (double)r->rounds;
+}
 
-    r->right += weight * ((double)right - r->right);
-    r->rounds += r->rounds < 8;
+void gain_judged(struct gain *g, struct gain_record *r, size_t right)
+{
+    judge(r, right);
+    judge(&g->all, right);
 }

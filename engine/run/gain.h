@@ -8,6 +8,15 @@
 
 #define GAIN_ANSWERS_MAX 64
 
+/* What drafts were worth so far. Zeroed is the beginning. */
+struct gain_record {
+    double right;       /* drafts a round that were accepted, smoothed */
+    uint32_t rounds;    /* that were judged; counted up to 8 */
+    uint32_t trial;     /* rounds left in which there are drafts, whatever comes of it */
+    uint32_t rest;      /* rounds left in which there are none */
+    uint32_t rest_next; /* how long the next rest will be */
+};
+
 /* What rounds cost, by the number of answers in them. Zeroed is the beginning. */
 struct gain {
     struct gain_cost {
@@ -17,15 +26,7 @@ struct gain {
         uint32_t plains; /* rounds without drafts that were measured */
         uint32_t others; /* rounds since the last of them */
     } cost[GAIN_ANSWERS_MAX + 1];
-};
-
-/* What an answer's drafts were worth so far. Zeroed is the beginning. */
-struct gain_record {
-    double right;       /* drafts a round that were accepted, smoothed */
-    uint32_t rounds;    /* that were judged */
-    uint32_t trial;     /* rounds left in which it is drafted, whatever comes of it */
-    uint32_t rest;      /* rounds left in which it is not */
-    uint32_t rest_next; /* how long the next rest will be */
+    struct gain_record all; /* of all answers: what a new one may expect */
 };
 
 /* Whether a round of n answers may have drafts: sometimes one must go without, to be measured. */
@@ -38,4 +39,4 @@ bool gain_wants(const struct gain *g, struct gain_record *r, size_t n);
 /* A round is over: n answers, of which `drafted` had drafts, took so long, drafting included. */
 void gain_measured(struct gain *g, size_t n, size_t drafted, int64_t elapsed_us);
 /* An answer's drafts were judged. */
-void gain_judged(struct gain_record *r, size_t right);
+void gain_judged(struct gain *g, struct gain_record *r, size_t right);

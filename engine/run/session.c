@@ -286,7 +286,7 @@ static int32_t choose(struct session *s, struct sampler *sampler, const float *l
     return id;
 }
 
-void session_choose(struct session *s, struct sampler *sampler, const struct session_rows *rows)
+size_t session_choose(struct session *s, struct sampler *sampler, const struct session_rows *rows)
 {
     size_t drafts = s->n_drafts, row = 0;
     bool right = true;
@@ -303,11 +303,11 @@ void session_choose(struct session *s, struct sampler *sampler, const struct ses
         s->hidden_known = true;
     }
     if (drafts == 0)
-        return;
+        return 0;
     sequence_take_back(s->sequence, s->n_known - 1);
     s->drafted += drafts;
     s->accepted += row + right;
-    gain_judged(&s->gain, row + right);
+    return row + right;
 }
 
 /* ---- drafts */

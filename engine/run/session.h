@@ -40,8 +40,8 @@ size_t session_inputs(const struct session *s, struct model_input *out, size_t c
 
 /* Choose what comes after the last known token and its drafts, which were read: one token, and one
  * more behind every draft that is the very token chosen. The other drafts are taken back. What was
- * chosen is known, the last of it not read. */
-void session_choose(struct session *s, struct sampler *sampler, const struct session_rows *rows);
+ * chosen is known, the last of it not read. Returns the number of drafts that were right. */
+size_t session_choose(struct session *s, struct sampler *sampler, const struct session_rows *rows);
 
 /* Drafts: guesses of what follows the last known token. A guess is drawn as the token itself will
  * be, with the same random number, so the two are the same where drafter and model think alike. */

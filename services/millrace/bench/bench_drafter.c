@@ -95,7 +95,7 @@ static void read_round(struct answer *a)
     forward_begin(a->forward, a->inputs, n);
     while (!forward_advance(a->forward, 1000000))
         continue;
-    session_choose(a->session, a->sampler, &a->rows);
+    (void)session_choose(a->session, a->sampler, &a->rows);
 }
 
 /* Writes the whole answer; seconds a token behind the first. out [ANSWER]: the answer. */

@@ -99,7 +99,7 @@ static size_t read_round(struct bench *b)
     forward_begin(b->forward, b->inputs, n);
     while (!forward_advance(b->forward, 1000000))
         continue;
-    session_choose(b->session, b->sampler, &b->rows);
+    (void)session_choose(b->session, b->sampler, &b->rows);
     while (session_event(b->session, &event)) {
         memcpy(b->ids + b->n_ids, event.tokens, event.n_tokens * sizeof *event.tokens);
         b->n_ids += event.n_tokens;

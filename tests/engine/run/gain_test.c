@@ -30,7 +30,7 @@ static size_t drafted_rounds(struct world *w, size_t rounds)
             continue;
         drafted++;
         w->carry += w->right_thousandths;
-        gain_judged(&w->record, w->carry / 1000);
+        gain_judged(&w->gain, &w->record, w->carry / 1000);
         w->carry %= 1000;
     }
     return drafted;
@@ -79,6 +79,23 @@ static void test_tried_again(void **state)
     assert_true(drafted_rounds(&w, 1000) < 150);
 }
 
+/* A new answer is not tried at once where others found nothing; and it is where they did. */
+static void test_others_know(void **state)
+{
+    struct world w = {
+        .answers = 1, .plain_us = 100000, .drafts_us = 40000, .right_thousandths = 100};
+
+    (void)state;
+    (void)drafted_rounds(&w, 100);
+    w.record = (struct gain_record){0};
+    assert_int_equal(drafted_rounds(&w, 15), 0);
+    assert_true(drafted_rounds(&w, 20) > 0);
+    w.right_thousandths = 2500;
+    (void)drafted_rounds(&w, 300);
+    w.record = (struct gain_record){0};
+    assert_true(drafted_rounds(&w, 10) >= 9);
+}
+
 /* Rounds grow with the context: what they cost without drafts is measured again and again. */
 static void test_costs_change(void **state)
 {
@@ -111,7 +128,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pays),           cmocka_unit_test(test_pays_not),
         cmocka_unit_test(test_tried_again),    cmocka_unit_test(test_costs_change),
-        cmocka_unit_test(test_one_slow_round),
+        cmocka_unit_test(test_one_slow_round), cmocka_unit_test(test_others_know),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
