@@ -63,7 +63,8 @@ struct ledger_event {
     uint64_t unsent_bytes;     /* EVENT_CLIENT_UNSENT */
     /* EVENT_REQUEST: */
     uint32_t pipeline;      /* index in the configuration */
-    uint32_t tenant;        /* fairness: one API key */
+    uint64_t tenant;        /* one API key, the same after a restart: for fairness, and workers
+                               remember what is one tenant's for that one alone; 0: nobody's */
     bool batch_class;       /* waits behind interactive ones */
     int64_t deadline_us;    /* absolute */
     uint64_t reserve_bytes; /* grows by itself when a stage gives more */

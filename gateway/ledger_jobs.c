@@ -40,6 +40,7 @@ void job_send(struct ledger *ledger, struct job *job, struct worker *worker)
     int64_t ms_left = (request->deadline_us - ledger->now_us) / 1000;
     msg->head.rid = request->rid;
     msg->head.epoch = job->epoch;
+    msg->head.tenant = request->tenant;
     msg->head.ms_left = ms_left < 1 ? 1 : ms_left < MS_LEFT_MAX ? ms_left : MS_LEFT_MAX;
     msg->frame = blob_keep(request->parameters);
     msg->head.fields = span_of(blob_data(msg->frame), blob_size(msg->frame));

@@ -92,7 +92,8 @@ struct request {
     struct rid rid;
     uint32_t pipeline;
     size_t position; /* of jobs[0]'s stage in the pipeline; jobs[1] is in the one behind it */
-    uint32_t tenant, tokens_max, epoch;
+    uint64_t tenant;
+    uint32_t tokens_max, epoch;
     bool batch_class;
     int64_t deadline_us, wake_us;
     size_t heap_place;
@@ -137,7 +138,7 @@ struct worker {
 
 /* The waiting newcomers of one tenant in one stage and class; in a ring with the others. */
 struct tenant_queue {
-    uint32_t tenant;
+    uint64_t tenant;
     uint64_t deficit;
     bool visited; /* has had its quantum of this round */
     struct job_list jobs;

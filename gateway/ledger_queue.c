@@ -56,7 +56,7 @@ void list_remove(struct job *job)
 /* --- newcomers: one ring of tenants for each stage and class --- */
 
 static struct tenant_queue *tenant_join(struct ledger *ledger, struct tenant_queue **ring,
-                                        uint32_t tenant)
+                                        uint64_t tenant)
 {
     struct tenant_queue *turn = *ring;
     struct tenant_queue *queue = turn;

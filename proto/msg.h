@@ -72,6 +72,7 @@ struct head {
     uint32_t upto;         /* result of format: how many tokens the bytes cover */
     uint32_t skip;         /* job of format: so many tokens are already written out */
     int64_t ms_left;       /* job: of the deadline */
+    uint64_t tenant;       /* job: whose it is; 0 where nobody is told apart */
     enum status_code code; /* failed, refuse, gone */
     enum fault fault;      /* failed */
     char text[240];        /* failed, refuse */

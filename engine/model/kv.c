@@ -165,6 +165,20 @@ size_t kv_line_bytes(const struct kv *kv, size_t tokens_max)
            pages[KV_FULL] * kv->pool[KV_FULL].page_bytes;
 }
 
+bool kv_fits(const struct kv *kv, size_t tokens_max)
+{
+    return kv_line_bytes(kv, tokens_max) <= kv->budget_bytes - kv_reserved_bytes(kv);
+}
+
+bool kv_could(const struct kv *kv, size_t tokens_max)
+{
+    size_t lines = 0;
+
+    for (size_t kind = 0; kind < KV_KINDS; kind++)
+        lines += kv->pool[kind].reserved * kv->pool[kind].page_bytes;
+    return kv_line_bytes(kv, tokens_max) <= kv->budget_bytes - (lines - kv->extra_bytes);
+}
+
 /* Have as many pages there as are reserved or kept. When the budget is full, unused pages of the
  * other kind make room: there are some, since the reservations fit. */
 static void fill(struct kv *kv, enum kv_kind kind)
@@ -411,21 +425,30 @@ static struct kv_snapshot extent_of(const struct kv_line *line, size_t length)
     return s;
 }
 
+size_t kv_snapshot_need(const struct kv_line *line, size_t length)
+{
+    struct kv_snapshot extent = extent_of(line, length);
+    size_t kept[KV_KINDS], given[KV_KINDS], need = 0;
+
+    snapshot_pages(line, &extent, kept, given);
+    for (size_t kind = 0; kind < KV_KINDS; kind++)
+        need += (kept[kind] - given[kind]) * line->kv->pool[kind].page_bytes;
+    return need;
+}
+
 bool kv_snapshot_new(struct kv_snapshot **out, struct kv_line *line, size_t length,
                      struct status *st)
 {
     struct kv *kv = line->kv;
     struct kv_snapshot *s, extent = extent_of(line, length);
-    size_t kept[KV_KINDS], given[KV_KINDS], need = 0,
-                                            left = kv->budget_bytes - kv_reserved_bytes(kv);
+    size_t need = kv_snapshot_need(line, length), left = kv->budget_bytes - kv_reserved_bytes(kv);
+    size_t kept[KV_KINDS], given[KV_KINDS];
 
-    snapshot_pages(line, &extent, kept, given);
-    for (size_t kind = 0; kind < KV_KINDS; kind++)
-        need += (kept[kind] - given[kind]) * kv->pool[kind].page_bytes;
     if (need > left)
         return status_fail(st, STATUS_BUSY,
                            "a snapshot of %zu tokens takes %zu bytes, %zu of %zu are left", length,
                            need, left, kv->budget_bytes);
+    snapshot_pages(line, &extent, kept, given);
     s = heap_new(1, sizeof *s);
     *s = extent;
     for (size_t kind = 0; kind < KV_KINDS; kind++) {

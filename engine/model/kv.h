@@ -28,6 +28,10 @@ size_t kv_page_bytes(const struct kv *kv, enum kv_kind kind);
  * and what 64 rows may add to it in sliding ones (spec model.md section 6.2). */
 size_t kv_line_bytes(const struct kv *kv, size_t tokens_max);
 size_t kv_reserved_bytes(const struct kv *kv); /* of lines and snapshots */
+/* Whether a line for tokens_max positions fits now; and whether it would if there were no snapshots
+ * (nearly: pages that a running line shares stay). */
+bool kv_fits(const struct kv *kv, size_t tokens_max);
+bool kv_could(const struct kv *kv, size_t tokens_max);
 /* Pages of that kind that hold something now. */
 size_t kv_pages_used(const struct kv *kv, enum kv_kind kind);
 
@@ -66,6 +70,7 @@ struct kv_snapshot;
  * (`oldest` of the last trim). STATUS_BUSY when it does not fit into what lines have left of the
  * budget. What it counts there: pages of sliding layers in full, since the line will fill as many
  * again; those of full layers once, however many lines and snapshots look at them. */
+size_t kv_snapshot_need(const struct kv_line *line, size_t length); /* in bytes */
 MUST_CHECK bool kv_snapshot_new(struct kv_snapshot **out, struct kv_line *line, size_t length,
                                 struct status *st);
 void kv_snapshot_free(struct kv_snapshot *s); /* lines that share its pages go on */

@@ -196,6 +196,16 @@ size_t model_sequence_bytes(const struct model *m, size_t tokens_max)
     return kv_line_bytes(m->kv, tokens_max);
 }
 
+bool model_fits(const struct model *m, size_t tokens_max)
+{
+    return kv_fits(m->kv, tokens_max);
+}
+
+bool model_could(const struct model *m, size_t tokens_max)
+{
+    return kv_could(m->kv, tokens_max);
+}
+
 bool sequence_new(struct sequence **out, struct model *m, size_t tokens_max, struct status *st)
 {
     struct kv_line *line = NULL;
@@ -232,7 +242,7 @@ void sequence_take_back(struct sequence *s, size_t length)
     assert(!s->in);
     assert(length >= s->length_min && length <= s->length);
     s->length = s->length_min = length;
-    kv_line_trim(s->line, length, length);
+    kv_line_trim(s->line, length, length < s->mark ? length : s->mark);
 }
 
 void sequence_mark(struct sequence *s, size_t position)
@@ -247,6 +257,11 @@ void sequence_unmark(struct sequence *s)
     assert(!s->in);
     s->mark = SIZE_MAX;
     kv_line_trim(s->line, s->length, s->length_min);
+}
+
+size_t sequence_snapshot_need(const struct sequence *s, size_t length)
+{
+    return kv_snapshot_need(s->line, length);
 }
 
 bool sequence_snapshot(struct kv_snapshot **out, struct sequence *s, size_t length,

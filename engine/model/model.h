@@ -31,6 +31,11 @@ const char *model_numerics(const struct model *m);
 /* Bytes that a sequence of tokens_max positions takes of kv_bytes. */
 size_t model_sequence_bytes(const struct model *m, size_t tokens_max);
 
+/* Whether a sequence of tokens_max positions fits into kv_bytes now; and whether it would if all
+ * snapshots made room. */
+bool model_fits(const struct model *m, size_t tokens_max);
+bool model_could(const struct model *m, size_t tokens_max);
+
 /* STATUS_BUSY when tokens_max more positions do not fit into kv_bytes. */
 MUST_CHECK bool sequence_new(struct sequence **out, struct model *m, size_t tokens_max,
                              struct status *st);
@@ -51,7 +56,8 @@ void sequence_take_back(struct sequence *s, size_t length);
  * it. */
 void sequence_mark(struct sequence *s, size_t position);
 void sequence_unmark(struct sequence *s);
-/* STATUS_BUSY: no room. */
+/* STATUS_BUSY: no room for as many bytes as sequence_snapshot_need says. */
+size_t sequence_snapshot_need(const struct sequence *s, size_t length);
 MUST_CHECK bool sequence_snapshot(struct kv_snapshot **out, struct sequence *s, size_t length,
                                   struct status *st);
 /* Let a sequence that has read nothing begin with the snapshot's tokens; it must have room for one

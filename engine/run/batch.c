@@ -4,6 +4,7 @@
 #include "engine/model/hparams.h"
 #include "engine/model/model.h"
 #include "engine/run/draft.h"
+#include "engine/run/prefix.h"
 #include "engine/run/sampler.h"
 #include "engine/run/session.h"
 #include <assert.h>
@@ -43,9 +44,11 @@ struct batch {
     struct draft *draft; /* NULL: no drafter */
     struct slot slots[BATCH_SLOTS_MAX];
     uint64_t arrivals;
+    struct prefix *prefix;      /* what was read of before */
     struct model_input *inputs; /* [limits.rows_max] */
     struct pass prefill;        /* a chunk of one prompt */
     struct pass decode;         /* one token of every answer */
+    const struct pass *done;    /* the one that this step has finished */
     /* Sessions that were let go while a decode pass reads them: they live until it ends. */
     struct session *leaving[BATCH_SLOTS_MAX];
     size_t n_leaving;
@@ -93,6 +96,11 @@ bool batch_new(struct batch **out, struct model *model, const struct tokenizer *
     if (!check_options(options, st))
         return false;
     b = heap_new(1, sizeof *b);
+    if (!prefix_new(&b->prefix, st)) {
+        heap_free(b);
+        return false;
+    }
+    b->limits.prefix = b->prefix;
     b->model = model;
     b->tokenizer = t;
     b->options = *options;
@@ -137,6 +145,7 @@ void batch_free(struct batch *b)
     for (size_t i = 0; i < b->options.slots; i++)
         session_free(b->slots[i].session);
     draft_free(b->draft);
+    prefix_free(b->prefix);
     sampler_free(b->sampler);
     heap_free(b->inputs);
     heap_free(b);
@@ -160,13 +169,17 @@ static void abandon(struct pass *pass)
 }
 
 /* Those that left a decode pass hold memory until it ends; when a newcomer needs it, the pass is
- * begun again without them: the others lose part of one step. */
-static bool make_room(struct batch *b)
+ * begun again without them: the others lose part of one step. Then what was kept goes, one by one,
+ * if that can help. */
+static bool make_room(struct batch *b, size_t positions)
 {
-    if (b->n_leaving == 0)
-        return false;
-    abandon(&b->decode);
-    free_leaving(b);
+    if (b->n_leaving > 0) {
+        abandon(&b->decode);
+        free_leaving(b);
+    }
+    while (!model_fits(b->model, positions))
+        if (!model_could(b->model, positions) || !prefix_forget(b->prefix))
+            return false;
     return true;
 }
 
@@ -182,7 +195,7 @@ bool batch_add(struct batch *b, const struct batch_request *request, size_t *out
     if (slot == b->options.slots)
         return status_fail(st, STATUS_BUSY, "all %zu slots are taken", b->options.slots);
     made = session_new(&session, b->model, b->tokenizer, request, &b->limits, st);
-    if (!made && st->code == STATUS_BUSY && make_room(b))
+    if (!made && st->code == STATUS_BUSY && make_room(b, request->n_ids + request->tokens_max - 1))
         made = session_new(&session, b->model, b->tokenizer, request, &b->limits, st);
     if (!made)
         return false;
@@ -280,7 +293,10 @@ static void begin_prefill(struct batch *b, size_t slot)
     open_pass(pass);
     join(b, pass, slot);
     pass->rows[0] = pass->memory;
+    if (session_read(pass->sessions[0]) == 0)
+        session_begin(pass->sessions[0]);
     n = session_inputs(pass->sessions[0], b->inputs, b->options.chunk_tokens, &pass->rows[0]);
+    session_mark(pass->sessions[0], n);
     forward_begin(pass->forward, b->inputs, n);
 }
 
@@ -298,6 +314,7 @@ static bool begin_reading(struct batch *b)
         pass->rows[i].logits = pass->memory.logits + n * b->vocabulary;
         pass->rows[i].hidden = pass->memory.hidden ? pass->memory.hidden + n * b->width : NULL;
         n += session_inputs(session, b->inputs + n, 1 + session_drafts(session), &pass->rows[i]);
+        session_mark(session, 1);
     }
     if (n > 0)
         forward_begin(pass->forward, b->inputs, n);
@@ -406,13 +423,17 @@ static size_t work(struct batch *b, struct batch_event *events)
     for (size_t i = 0; i < pass->n_slots; i++)
         if (pass->sessions[i])
             b->slots[pass->slots[i]].working = true;
-    return advance(b, pass) ? finish_pass(b, pass, events) : 0;
+    if (!advance(b, pass))
+        return 0;
+    b->done = pass;
+    return finish_pass(b, pass, events);
 }
 
 size_t batch_step(struct batch *b, struct batch_event *events)
 {
     size_t n;
 
+    b->done = NULL;
     heap_guard_on("batch_step");
     for (size_t i = 0; i < b->options.slots; i++)
         b->slots[i].working = false;
@@ -420,6 +441,9 @@ size_t batch_step(struct batch *b, struct batch_event *events)
     if (n == 0)
         n = work(b, events);
     heap_guard_off();
+    for (size_t i = 0; b->done && i < b->done->n_slots; i++)
+        if (b->done->sessions[i])
+            session_keep(b->done->sessions[i]);
     for (size_t i = 0; i < n; i++) {
         struct slot *slot = &b->slots[events[i].slot];
         if (events[i].finish == BATCH_RUNNING)

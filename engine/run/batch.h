@@ -31,6 +31,10 @@ struct batch_request {
     size_t n_ids;
     const int32_t *spans; /* [n_spans][3] start, count, kind (enum media_kind): sorted, disjoint */
     size_t n_spans;
+    const int32_t *cuts; /* [n_cuts] places that a later prompt may share: ascending, above 0, up to
+                          * n_ids, not among soft slots (engine/text/template.h) */
+    size_t n_cuts;
+    uint64_t tenant;        /* what was read for another is not used */
     const float *soft;      /* [sum of counts][width], in span order */
     const int32_t *emitted; /* [n_emitted] tokens that were already given out (resume) */
     size_t n_emitted;
@@ -45,8 +49,9 @@ enum batch_finish { BATCH_RUNNING, BATCH_STOP, BATCH_STOP_STRING, BATCH_LENGTH }
 /* What happened to a slot in a step. */
 struct batch_event {
     size_t slot;
-    size_t index;       /* of the first token: 0 is the first new token of the answer */
-    int32_t tokens[16]; /* tokens that may be shown now (a stop string holds some back) */
+    size_t index;         /* of the first token: 0 is the first new token of the answer */
+    size_t cached_tokens; /* of the prompt that had been read before */
+    int32_t tokens[16];   /* tokens that may be shown now (a stop string holds some back) */
     size_t n_tokens;
     enum batch_finish finish; /* not BATCH_RUNNING: the slot is free again after this event */
     size_t drafted, accepted; /* guesses of the drafter so far, and those that were right */
@@ -67,9 +72,10 @@ MUST_CHECK bool batch_new(struct batch **out, struct model *model, const struct 
                           const struct batch_options *options, struct status *st);
 void batch_free(struct batch *b);
 
-/* Take up a request. STATUS_BUSY: no slot or no room for keys and values; STATUS_LIMIT: prompt and
+/* Take up a request. What was kept of prompts gives way to it. STATUS_BUSY: no slot or no room for
+ * keys and values; STATUS_LIMIT: prompt and
  * tokens_max exceed the context (the text gives both numbers); STATUS_INVALID: an id outside the
- * vocabulary, spans out of order, a value not finite. Nothing of it is kept on failure. */
+ * vocabulary, spans or cuts out of order, a value not finite. Nothing of it is kept on failure. */
 MUST_CHECK bool batch_add(struct batch *b, const struct batch_request *request, size_t *out_slot,
                           struct status *st);
 

@@ -28,7 +28,10 @@ struct session {
     size_t n_drafts;  /* guesses, behind the known ids */
     struct run *runs; /* [n_runs] */
     size_t n_runs;
-    float *soft; /* of all runs */
+    struct prefix *prefix;
+    struct prefix_prompt prompt;
+    struct prefix_run *names; /* [n_runs] of prompt */
+    float *soft;              /* of all runs */
     size_t width, rows_max, vocabulary;
 
     const struct tokenizer *tokenizer;
@@ -147,6 +150,125 @@ static bool take_soft(struct session *s, const struct batch_request *r, size_t s
     return true;
 }
 
+static const struct run *run_at(const struct session *s, size_t position)
+{
+    for (size_t i = 0; i < s->n_runs; i++)
+        if (position >= s->runs[i].start && position < s->runs[i].end)
+            return &s->runs[i];
+    return NULL;
+}
+
+/* ---- what a later prompt may share */
+
+/* Ascending, inside the prompt, and not among soft slots. */
+static bool check_cuts(const struct session *s, const struct batch_request *r, struct status *st)
+{
+    int32_t before = 0;
+
+    for (size_t i = 0; i < r->n_cuts; i++) {
+        const struct run *run;
+        if (r->cuts[i] <= before || (size_t)r->cuts[i] > r->n_ids)
+            return status_fail(st, STATUS_INVALID,
+                               "cuts[%zu]: %d is not above %d and within the prompt of %zu", i,
+                               r->cuts[i], before, r->n_ids);
+        before = r->cuts[i];
+        run = run_at(s, (size_t)before);
+        if (run && run->start < (size_t)before)
+            return status_fail(st, STATUS_INVALID, "cuts[%zu]: %d is among the slots of a medium",
+                               i, before);
+    }
+    return true;
+}
+
+/* Slots end at the cut, or one token (their end mark) before it. */
+static bool after_medium(const struct session *s, size_t cut)
+{
+    for (size_t i = 0; i < s->n_runs; i++)
+        if (s->runs[i].end == cut || s->runs[i].end + 1 == cut)
+            return true;
+    return false;
+}
+
+static bool has_turn(const struct session *s, const struct tokenizer *t, size_t begin, size_t end)
+{
+    for (size_t i = begin; i < end; i++)
+        if (s->ids[i] == tokenizer_special(t, SPECIAL_TURN))
+            return true;
+    return false;
+}
+
+static void add_cut(struct prefix_prompt *prompt, int32_t length, bool newest)
+{
+    prompt->cuts[prompt->n_cuts++] =
+        (struct prefix_cut){.length = (size_t)length, .newest = newest};
+}
+
+/* Of all cuts: after the system turn, after the last medium of the newest turn, and where that turn
+ * ends. */
+static void choose_cuts(struct session *s, const struct tokenizer *t, const struct batch_request *r)
+{
+    struct prefix_prompt *prompt = &s->prompt;
+    size_t last = r->n_cuts;
+
+    if (last == 0)
+        return;
+    last--;
+    if (last > 0 && !after_medium(s, (size_t)r->cuts[0]))
+        add_cut(prompt, r->cuts[0], false);
+    if (last > 0 && after_medium(s, (size_t)r->cuts[last - 1]) &&
+        !has_turn(s, t, (size_t)r->cuts[last - 1], (size_t)r->cuts[last]))
+        add_cut(prompt, r->cuts[last - 1], false);
+    add_cut(prompt, r->cuts[last], true);
+}
+
+static bool take_cuts(struct session *s, const struct tokenizer *t, const struct batch_request *r,
+                      struct status *st)
+{
+    const float *soft = s->soft;
+    size_t span = 0;
+
+    if (!check_cuts(s, r, st))
+        return false;
+    if (!s->prefix)
+        return true;
+    s->names = heap_array(struct prefix_run, s->n_runs);
+    for (size_t i = 0; i < s->n_runs; i++) {
+        const struct run *run = &s->runs[i];
+        size_t first = span;
+        while (span < r->n_spans && (size_t)r->spans[3 * span] < run->end)
+            span++;
+        s->names[i] = (struct prefix_run){
+            .start = run->start,
+            .end = run->end,
+            .key = prefix_run_key(s->prefix, r->spans + 3 * first, span - first, soft, s->width)};
+        soft += (run->end - run->start) * s->width;
+    }
+    s->prompt = (struct prefix_prompt){.tenant = r->tenant,
+                                       .ids = s->ids,
+                                       .n_ids = s->n_ids,
+                                       .runs = s->names,
+                                       .n_runs = s->n_runs};
+    choose_cuts(s, t, r);
+    prefix_name(s->prefix, &s->prompt);
+    return true;
+}
+
+void session_begin(struct session *s)
+{
+    if (s->prefix)
+        prefix_begin(s->prefix, &s->prompt, s->sequence, s->n_known);
+}
+
+void session_mark(struct session *s, size_t n)
+{
+    prefix_mark(&s->prompt, s->sequence, session_read(s) + n);
+}
+
+void session_keep(struct session *s)
+{
+    prefix_keep(s->prefix, &s->prompt, s->sequence);
+}
+
 /* Whether the prompt ends inside an open thought. */
 static bool ends_in_thought(const struct session *s, const struct tokenizer *t)
 {
@@ -188,11 +310,12 @@ bool session_new(struct session **out, struct model *m, const struct tokenizer *
                           .tokens_max = r->tokens_max,
                           .width = hp->width,
                           .rows_max = limits->rows_max,
+                          .prefix = limits->prefix,
                           .vocabulary = hp->vocabulary,
                           .tokenizer = t,
                           .hidden = limits->drafts ? heap_array(float, hp->width) : NULL};
     if (!take_ids(s, r, hp->vocabulary, st) || !take_soft(s, r, slots, st) ||
-        !take_answer(s, t, r, st) ||
+        !take_cuts(s, t, r, st) || !take_answer(s, t, r, st) ||
         /* The last token of the answer is never read. */
         !sequence_new(&s->sequence, m, r->n_ids + r->tokens_max - 1, st)) {
         session_free(s);
@@ -210,6 +333,7 @@ void session_free(struct session *s)
     stop_free(s->stop);
     heap_free(s->ids);
     heap_free(s->runs);
+    heap_free(s->names);
     heap_free(s->soft);
     heap_free(s->hidden);
     heap_free(s);
@@ -223,14 +347,6 @@ size_t session_read(const struct session *s)
 size_t session_known(const struct session *s)
 {
     return s->n_known;
-}
-
-static const struct run *run_at(const struct session *s, size_t position)
-{
-    for (size_t i = 0; i < s->n_runs; i++)
-        if (position >= s->runs[i].start && position < s->runs[i].end)
-            return &s->runs[i];
-    return NULL;
 }
 
 /* Where a chunk that would end at `end` does end: never inside a picture. */
@@ -370,6 +486,7 @@ bool session_event(struct session *s, struct batch_event *event)
         return false;
     event->n_tokens = stop_take(s->stop, event->tokens,
                                 sizeof event->tokens / sizeof event->tokens[0], &event->index);
+    event->cached_tokens = s->prompt.found_tokens;
     ending = s->finish != BATCH_RUNNING && stop_ready(s->stop) == 0;
     event->finish = ending ? s->finish : BATCH_RUNNING;
     event->drafted = s->drafted;

@@ -4,6 +4,7 @@
 #include "engine/model/model.h"
 #include "engine/run/batch.h"
 #include "engine/run/gain.h"
+#include "engine/run/prefix.h"
 #include "engine/run/sampler.h"
 #include <stddef.h>
 
@@ -11,9 +12,10 @@ struct session;   /* opaque */
 struct tokenizer; /* engine/text/tokenizer.h */
 
 struct session_limits {
-    size_t context_max; /* prompt and answer together, in tokens */
-    size_t rows_max;    /* of one prefill pass; a picture must fit into it */
-    bool drafts;        /* there is a drafter */
+    size_t context_max;    /* prompt and answer together, in tokens */
+    size_t rows_max;       /* of one prefill pass; a picture must fit into it */
+    bool drafts;           /* there is a drafter */
+    struct prefix *prefix; /* what was read before; NULL: nothing is remembered */
 };
 
 /* What a pass fills for the last known token and for its drafts, in order. */
@@ -31,6 +33,13 @@ void session_free(struct session *s);
 /* Tokens read, and to be read before the next one can be chosen. */
 size_t session_read(const struct session *s);
 size_t session_known(const struct session *s);
+
+/* Before anything is read: begin with what is known of the prompt. Takes no memory. */
+void session_begin(struct session *s);
+/* Around a pass that reads the next n inputs: say what will be kept of it; keep it when it is done,
+ * which takes memory. */
+void session_mark(struct session *s, size_t n);
+void session_keep(struct session *s);
 
 /* The next inputs to be read, about `chunk` of them and at most rows_max: a picture that would be
  * cut is taken whole if it fits, else it is left for the next chunk. The last known token and its

@@ -85,7 +85,7 @@ struct prompt {
     size_t n_spans;
     struct ids cuts; /* positions that a later request may share (design, section 3): after the
                       * system turn, after each medium, before the generation suffix; ascending,
-                      * above 0 and below ids.size */
+                      * above 0 and at most ids.size (an answer that goes on behind a tool's) */
     bool starts_in_thought; /* the prompt ends inside an open thought */
 };
 void prompt_clear(struct prompt *p);

@@ -143,12 +143,7 @@ bool writer_end(struct writer *w, struct status *st)
                            tokenizer_special_name(w->missing));
     if (w->too_long)
         return status_fail(st, STATUS_LIMIT, "prompt of more than %zu tokens", TEMPLATE_TOKENS_MAX);
-    if (!check_media(w, st))
-        return false;
-    struct ids *cuts = &w->prompt->cuts;
-    if (cuts->size > 0 && (size_t)cuts->data[cuts->size - 1] == w->prompt->ids.size)
-        cuts->size--;
-    return true;
+    return check_media(w, st);
 }
 
 void write_members(struct writer *w, const struct json_value *object, bool quoted_keys)

@@ -296,12 +296,14 @@ bool infer_job(void *self, const struct msg *job, struct outbox *out, enum fault
     *fault = FAULT_REQUEST;
     if (!i32_blob(job, "ids", 1, &request.ids, &request.n_ids, st) ||
         !i32_blob(job, "spans", 3, &request.spans, &request.n_spans, st) ||
+        !i32_blob(job, "cuts", 1, &request.cuts, &request.n_cuts, st) ||
         !i32_blob(job, "tokens", 1, &request.emitted, &request.n_emitted, st) ||
         !soft_blob(infer, job, &request, st) || !read_stops(job->head.fields, &request, stops, st))
         return false;
     if (request.n_ids == 0)
         return status_fail(st, STATUS_CORRUPT, "ids: the prompt is empty");
     read_sampling(job->head.fields, &request.sampling);
+    request.tenant = job->head.tenant;
     request.tokens_max = tokens_allowed(infer, job->head.fields, request.n_ids);
     if (!batch_add(infer->batch, &request, &slot, st)) {
         if (st->code == STATUS_BUSY)
@@ -345,7 +347,7 @@ static void add_final_fields(const struct slot *slot, const struct batch_event *
     fields_text(fields, "finish", span_text(names[event->finish]));
     fields_int(fields, "prompt_tokens", (int64_t)slot->prompt_tokens);
     fields_int(fields, "completion_tokens", (int64_t)slot->n_tokens);
-    fields_int(fields, "cached_tokens", 0);
+    fields_int(fields, "cached_tokens", (int64_t)event->cached_tokens);
     fields_int(fields, "drafted", (int64_t)event->drafted);
     fields_int(fields, "accepted", (int64_t)event->accepted);
     fields_float(fields, "prefill_ms", (double)(first_us - slot->begun_us) / 1000.0);
@@ -373,8 +375,9 @@ static void send_event(struct infer *infer, const struct batch_event *event, str
         msg->head.last = true;
         msg->head.fields = buffer_span(&packed);
         slot->used = false;
-        log_info("answered", "request=%s prompt_tokens=%zu tokens=%zu elapsed_ms=%" PRId64,
-                 rid_hex(slot->rid).text, slot->prompt_tokens, slot->n_tokens,
+        log_info("answered",
+                 "request=%s prompt_tokens=%zu cached_tokens=%zu tokens=%zu elapsed_ms=%" PRId64,
+                 rid_hex(slot->rid).text, slot->prompt_tokens, event->cached_tokens, slot->n_tokens,
                  (clock_now_us() - slot->begun_us) / 1000);
     }
     outbox_result_take(out, slot->rid, slot->epoch, msg);

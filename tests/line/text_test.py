@@ -28,6 +28,7 @@ def test_an_answer_in_openai_shape(line):
 
 
 def test_streamed_equals_whole(line):
+    line.chat(QUESTION)  # from now on its beginning is known
     whole = line.chat(QUESTION)
     streamed = line.chat(QUESTION, stream=True, stream_options={'include_usage': True})
     assert streamed.status == 200 and streamed.done

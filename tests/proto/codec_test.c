@@ -155,7 +155,8 @@ static void make_job(struct buffer *fields)
     const struct span stop[] = {span_text("\n\n"), span_text("Ende")};
     struct fields_writer w = {0};
 
-    head = (struct head){.kind = MSG_JOB, .epoch = 2, .skip = 40, .ms_left = 300000};
+    head = (struct head){
+        .kind = MSG_JOB, .epoch = 2, .skip = 40, .ms_left = 300000, .tenant = 0xC0FFEE0000000001U};
     head.rid = rid_from(0);
     fields_int(&w, "created", 1764000000);
     fields_text(&w, "style", span_text("chat"));

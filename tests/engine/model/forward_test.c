@@ -1,6 +1,7 @@
 /* One token, one result: bit-equal logits however the tokens came together. */
 #include "engine/base/heap.h"
 #include "engine/model/hparams.h"
+#include "engine/model/kv.h"
 #include "engine/model/model.h"
 #include "tests/engine/model/golden.h"
 #include <setjmp.h>
@@ -155,6 +156,79 @@ static void check_abandon(struct model *m, struct prompt *p, const float *expect
     heap_free(logits);
 }
 
+/* Positions where a snapshot is taken: around the window, page borders and the picture. */
+static const size_t cuts[] = {1, 16, 40, 63, 64, 65, 70, 100, 101, 127, 128};
+#define CUTS (sizeof cuts / sizeof *cuts)
+
+static void run(struct forward *f, const struct model_input *inputs, size_t n)
+{
+    forward_begin(f, inputs, n);
+    heap_guard_on("forward_advance");
+    while (!forward_advance(f, 1000000))
+        continue;
+    heap_guard_off();
+}
+
+/* Reads the prompt in chunks and takes a snapshot at each cut on the way. */
+static void take_snapshots(struct forward *f, struct prompt *p, size_t chunk,
+                           struct kv_snapshot **out)
+{
+    struct sequence *s = p->inputs[0].sequence;
+    struct status st = {0};
+    size_t cut = 0;
+
+    for (size_t at = 0; at < N;) {
+        size_t end = at + chunk < N ? at + chunk : N;
+        if (end > PICTURE && end < PICTURE + PICTURE_SIZE)
+            end = PICTURE + PICTURE_SIZE;
+        if (cut < CUTS && cuts[cut] <= end)
+            sequence_mark(s, cuts[cut]);
+        run(f, p->inputs + at, end - at);
+        at = end;
+        for (; cut < CUTS && cuts[cut] <= at; cut++)
+            if (!sequence_snapshot(&out[cut], s, cuts[cut], &st))
+                fail_msg("%s", st.text);
+        sequence_unmark(s);
+    }
+    assert_int_equal(cut, CUTS);
+}
+
+/* What begins with a snapshot gives the logits of what read it anew; so does the one it was taken
+ * of. */
+static void check_snapshots(struct model *m, struct prompt *p, size_t chunk, const float *expected)
+{
+    size_t vocabulary = model_hparams(m)->vocabulary;
+    float *logits = heap_array(float, N *vocabulary);
+    struct forward *f = forward_new(m, N);
+    struct kv_snapshot *snapshots[CUTS] = {0};
+    struct sequence *s = NULL;
+    struct status st = {0};
+
+    for (size_t i = 0; i < N; i++)
+        p->inputs[i].logits = logits + i * vocabulary;
+    for (size_t k = 0; k < CUTS + 1; k++) {
+        size_t cut = k == 0 ? 0 : cuts[k - 1];
+        memset(logits, 0, N * vocabulary * sizeof *logits);
+        assert_true(sequence_new(&s, m, N, &st));
+        for (size_t i = 0; i < N; i++)
+            p->inputs[i].sequence = s;
+        if (k == 0) {
+            take_snapshots(f, p, chunk, snapshots);
+        } else {
+            sequence_share(s, snapshots[k - 1]);
+            run(f, p->inputs + cut, N - cut);
+        }
+        if (memcmp(logits + cut * vocabulary, expected + cut * vocabulary,
+                   (N - cut) * vocabulary * sizeof *logits) != 0)
+            fail_msg("from %zu on, read in chunks of %zu: other logits", cut, chunk);
+        sequence_free(s);
+    }
+    for (size_t i = 0; i < CUTS; i++)
+        kv_snapshot_free(snapshots[i]);
+    forward_free(f);
+    heap_free(logits);
+}
+
 /* thorough: for the models that are always there; the others are many. */
 static void check_model(const char *name, bool exact, bool thorough)
 {
@@ -167,6 +241,8 @@ static void check_model(const char *name, bool exact, bool thorough)
     make_prompt(&other, m.model, 2);
     expected = whole(m.model, &p);
     expected_other = whole(m.model, &other);
+    for (size_t chunk = 7; thorough && chunk <= N; chunk *= 10)
+        check_snapshots(m.model, &p, chunk, expected);
     check_chunks(m.model, &p, (int32_t[]){64, 1, 7}, thorough ? 3 : 1, expected);
     check_together(m.model, &p, &other, expected, expected_other);
     golden_model_open(&two, name, exact, 2);

@@ -324,8 +324,9 @@ static void test_late_text(void **state)
     assert_true(span_is(buffer_span(&text),
                         "<bos><|turn>model\n<|tool_call>call:now{}<tool_call|><|tool_response>"
                         "response:now{value:<|\"|>9<|\"|>}<tool_response|>"));
-    /* No cut: the only place, before an empty suffix, is the end. */
-    assert_int_equal(prompt.cuts.size, 0);
+    /* The suffix is empty: the cut before it is the end. */
+    assert_int_equal(prompt.cuts.size, 1);
+    assert_int_equal(prompt.cuts.data[0], prompt.ids.size);
     prompt_clear(&prompt);
     buffer_reset(&text);
     chat.generation_prompt = false;

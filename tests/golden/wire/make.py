@@ -32,6 +32,7 @@ CASES = {
     "credit": {"kind": "credit", "n": 3},
     "job": {
         "kind": "job", "rid": RID, "epoch": 2, "skip": 40, "ms_left": 300000,
+        "tenant": 0xC0FFEE0000000001,
         "fields": {
             "created": 1764000000, "style": "chat", "stream": True, "temperature": 0.7,
             "top_k": 64, "seed": -5, "stop": ["\n\n", "Ende"], "max_tokens": 0,
