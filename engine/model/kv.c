@@ -126,6 +126,18 @@ size_t kv_page_bytes(const struct kv *kv, enum kv_kind kind)
     return kv->pool[kind].page_bytes;
 }
 
+size_t kv_token_bytes(const struct kv *kv, enum kv_kind kind)
+{
+    return kv->pool[kind].page_bytes / KV_PAGE_TOKENS;
+}
+
+size_t kv_held_bytes(const struct kv *kv, enum kv_kind kind, size_t tokens)
+{
+    size_t held = kind == KV_SLIDING && tokens > kv->hp->window ? kv->hp->window : tokens;
+
+    return held * kv_token_bytes(kv, kind);
+}
+
 size_t kv_pages_used(const struct kv *kv, enum kv_kind kind)
 {
     return kv->pool[kind].used;

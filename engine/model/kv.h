@@ -24,8 +24,12 @@ void kv_free(struct kv *kv); /* no line and no snapshot may be left */
 enum dtype kv_type(const struct kv *kv);
 /* One page of that kind; 0 when the model has no layer of it. */
 size_t kv_page_bytes(const struct kv *kv, enum kv_kind kind);
+/* One position in all layers of that kind; and what `tokens` positions hold in them: all in full
+ * layers, the last window of them in sliding ones (spec model.md section 6.2). */
+size_t kv_token_bytes(const struct kv *kv, enum kv_kind kind);
+size_t kv_held_bytes(const struct kv *kv, enum kv_kind kind, size_t tokens);
 /* What a line for tokens_max positions reserves: pages for all of them in full layers, for a window
- * and what 64 rows may add to it in sliding ones (spec model.md section 6.2). */
+ * and what 64 rows may add to it in sliding ones. */
 size_t kv_line_bytes(const struct kv *kv, size_t tokens_max);
 size_t kv_reserved_bytes(const struct kv *kv); /* of lines and snapshots */
 /* Whether a line for tokens_max positions fits now; and whether it would if there were no snapshots

@@ -191,6 +191,11 @@ const char *model_numerics(const struct model *m)
     return m->numerics;
 }
 
+const struct kv *model_kv(const struct model *m)
+{
+    return m->kv;
+}
+
 size_t model_sequence_bytes(const struct model *m, size_t tokens_max)
 {
     return kv_line_bytes(m->kv, tokens_max);

@@ -6,6 +6,7 @@
 
 struct model;
 struct sequence;    /* one timeline of tokens with its keys and values */
+struct kv;          /* engine/model/kv.h */
 struct kv_snapshot; /* engine/model/kv.h */
 struct pool;        /* engine/base/pool.h */
 struct weights;     /* engine/weights/weights.h */
@@ -27,6 +28,9 @@ void model_close(struct model *m);
 const struct hparams *model_hparams(const struct model *m);
 /* Build, kernel set, precision and key/value type: equal text means equal bits for equal input. */
 const char *model_numerics(const struct model *m);
+
+/* For what it says of memory. */
+const struct kv *model_kv(const struct model *m);
 
 /* Bytes that a sequence of tokens_max positions takes of kv_bytes. */
 size_t model_sequence_bytes(const struct model *m, size_t tokens_max);

@@ -5,6 +5,7 @@
 #include "engine/base/pool.h"
 #include "engine/model/drafter.h"
 #include "engine/model/hparams.h"
+#include "engine/model/kv.h"
 #include "engine/model/model.h"
 #include "engine/run/batch.h"
 #include "engine/text/tokenizer.h"
@@ -120,6 +121,20 @@ static bool warm_files(const struct weights *w, const char *manifest, struct sta
     return true;
 }
 
+/* The arithmetic of one request of the whole context (spec model.md section 6.2). */
+static void log_memory(const struct infer *infer, uint64_t kv_bytes)
+{
+    const struct kv *kv = model_kv(infer->model);
+
+    log_info("keys and values",
+             "type=%s full_token_bytes=%zu sliding_token_bytes=%zu window=%zu full_bytes=%zu "
+             "sliding_bytes=%zu request_bytes=%zu kv_bytes=%" PRIu64,
+             quant_name(kv_type(kv)), kv_token_bytes(kv, KV_FULL), kv_token_bytes(kv, KV_SLIDING),
+             model_hparams(infer->model)->window, kv_held_bytes(kv, KV_FULL, infer->context),
+             kv_held_bytes(kv, KV_SLIDING, infer->context), kv_line_bytes(kv, infer->context),
+             kv_bytes);
+}
+
 bool infer_open(void **out_self, const struct stage_options *options, struct stage_hello *hello,
                 struct status *st)
 {
@@ -155,6 +170,7 @@ bool infer_open(void **out_self, const struct stage_options *options, struct sta
              model, weights_size_bytes(infer->weights),
              settings.drafter[0] ? settings.drafter : "none", pool_threads(infer->pool),
              infer->context, infer->slots, (clock_now_us() - begun_us) / 1000);
+    log_memory(infer, settings.kv_bytes);
     /* Decoding takes every core for seconds: the gateway must get its turn before us. */
     (void)!nice(5);
     *out_self = infer;

@@ -24,13 +24,18 @@ static bool check_cpu(struct status *st)
     return true;
 }
 
-static uint64_t request_bytes(const struct hparams *hp, uint64_t context)
+static struct fit_kv kv_of(const struct hparams *hp, uint64_t context)
 {
     struct kv *kv = kv_new(hp, DTYPE_F16, 0);
-    uint64_t bytes = kv_line_bytes(kv, (size_t)context);
+    struct fit_kv out = {.full_token = kv_token_bytes(kv, KV_FULL),
+                         .sliding_token = kv_token_bytes(kv, KV_SLIDING),
+                         .window = hp->window,
+                         .full = kv_held_bytes(kv, KV_FULL, (size_t)context),
+                         .sliding = kv_held_bytes(kv, KV_SLIDING, (size_t)context),
+                         .request = kv_line_bytes(kv, (size_t)context)};
 
     kv_free(kv);
-    return bytes;
+    return out;
 }
 
 static bool read_model(const struct weights *w, struct hparams *hp, struct fit *fit,
@@ -101,7 +106,7 @@ bool fit_read(struct fit *out, const char *model, const char *media, uint64_t co
     if (ok)
         fit.media_inside = media_shape_read(&(struct media_shape){0}, w, &(struct status){0});
     if (ok)
-        fit.kv_request_bytes = request_bytes(hp, context);
+        fit.kv = kv_of(hp, context);
     if (ok && media[0])
         ok = read_media(model, media, &fit, st);
     if (ok)
@@ -153,7 +158,7 @@ uint64_t fit_context(const char *model, uint64_t available)
         uint64_t high = fit.context / CONTEXT_STEP;
         while (low < high) {
             uint64_t middle = (low + high + 1) / 2;
-            bool fits = fit.file_bytes + request_bytes(hp, middle * CONTEXT_STEP) <= available;
+            bool fits = fit.file_bytes + kv_of(hp, middle * CONTEXT_STEP).request <= available;
             low = fits ? middle : low;
             high = fits ? high : middle - 1;
         }

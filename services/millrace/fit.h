@@ -3,16 +3,24 @@
 #include "engine/base/status.h"
 #include <stdint.h>
 
+/* The arithmetic of keys and values (engine/model/kv.h), in bytes. */
+struct fit_kv {
+    uint64_t full_token, sliding_token; /* of one position */
+    uint64_t window;                    /* positions that sliding layers hold at most */
+    uint64_t full, sliding;             /* of all positions that are held */
+    uint64_t request;                   /* that are reserved: whole pages, and room for new rows */
+};
+
 /* What a decoder needs beside its file. */
 struct fit {
     char arch[32];
     uint64_t file_bytes;
-    uint64_t media_bytes;      /* 0: no media file, or the same as the model's */
-    bool media_inside;         /* the model's checkpoint has a media part too */
-    uint64_t drafter_bytes;    /* 0: no drafter */
-    uint64_t context;          /* positions the model was made for */
-    uint64_t kv_request_bytes; /* keys and values of one request of `context` asked for */
-    uint64_t available_bytes;  /* memory this machine has free now, caches of files included */
+    uint64_t media_bytes;     /* 0: no media file, or the same as the model's */
+    bool media_inside;        /* the model's checkpoint has a media part too */
+    uint64_t drafter_bytes;   /* 0: no drafter */
+    uint64_t context;         /* positions the model was made for */
+    struct fit_kv kv;         /* keys and values of one request of the context asked for */
+    uint64_t available_bytes; /* memory this machine has free now, caches of files included */
     uint64_t width, layers;
 };
 

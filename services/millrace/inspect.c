@@ -138,12 +138,17 @@ static void print_fit(const char *path)
         return;
     }
     (void)printf("keys and values of one request (float16)\n");
+    (void)printf("  full layers          %12" PRIu64 " bytes a token\n", fit->kv.full_token);
+    (void)printf("  sliding layers       %12" PRIu64 " bytes a token, of the last %" PRIu64 "\n",
+                 fit->kv.sliding_token, fit->kv.window);
     static const uint64_t contexts[] = {8192, 32768, 131072, 262144};
     for (size_t i = 0; i < sizeof contexts / sizeof *contexts; i++) {
         struct fit at = {0};
         if (contexts[i] <= fit->context && fit_read(&at, path, "", contexts[i], &st))
-            (void)printf("  context %7" PRIu64 "        %12s\n", contexts[i],
-                         fit_bytes(at.kv_request_bytes));
+            (void)printf("  context %7" PRIu64 " %12" PRIu64 " + %" PRIu64 " = %" PRIu64
+                         " bytes; in pages %s\n",
+                         contexts[i], at.kv.sliding, at.kv.full, at.kv.sliding + at.kv.full,
+                         fit_bytes(at.kv.request));
     }
     uint64_t largest = fit_context(path, fit->available_bytes);
     (void)printf("this machine\n  memory free            %14s\n", fit_bytes(fit->available_bytes));

@@ -186,7 +186,7 @@ static bool make_plan(struct up *up, struct status *st)
     struct config_stage *infer = config_stage(c, "infer");
     if (infer->slots == 0)
         infer->slots = SLOTS_DEFAULT;
-    up->kv_bytes = infer->kv_bytes ? infer->kv_bytes : infer->slots * up->fit.kv_request_bytes;
+    up->kv_bytes = infer->kv_bytes ? infer->kv_bytes : infer->slots * up->fit.kv.request;
     return fit_memory(&up->fit, up->kv_bytes, c->memory_bytes + WORK_BYTES, st);
 }
 

@@ -209,7 +209,7 @@ def test_a_body_in_drops(line):
 
 
 def test_an_error_inside_a_stream_is_an_event(line):
-    line.fail_after, line.delay_s = 3, 0.02
+    line.fail_after, line.delay_s = 3, 0.2  # the bytes before it must have the time to go out
     answer, text = post(line, {**HELLO, "stream": True})
     events = text.decode().split("\n\n")
     assert answer.status == 200 and len(events) == 5

@@ -56,7 +56,7 @@ static void serve(struct world *world, char *order, size_t n)
     order[n] = '\0';
 }
 
-static void admit_for(struct world *world, char name, uint32_t tenant, uint64_t work, bool batch)
+static void admit_for(struct world *world, char name, uint64_t tenant, uint64_t work, bool batch)
 {
     struct ledger_event event = world_request(world, (unsigned char)name);
 
@@ -74,6 +74,12 @@ static void test_tenants_take_turns(void **state)
     char order[17];
 
     world_open(&world, &config);
+    /* Its workers are told whose job it is. */
+    world_hello(&world, OTHER, "encode", 1);
+    admit_for(&world, 'w', UINT64_MAX - 1, 1, false);
+    struct msg *job = world_take(&world, OTHER, MSG_JOB);
+    assert_true(job->head.tenant == UINT64_MAX - 1);
+    world_free_msg(job);
     for (const char *name = "abcdef"; *name; name++) /* one tenant asks first and most */
         admit_for(&world, *name, 1, 1024, false);
     admit_for(&world, 'x', 2, 1024, false);

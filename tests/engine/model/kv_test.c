@@ -73,8 +73,23 @@ static void test_bytes_of_the_12b(void **state)
     assert_int_equal(kv_page_bytes(kv, KV_SLIDING), 64 * 327680);
     assert_int_equal(kv_page_bytes(kv, KV_FULL), 64 * 16384);
     assert_int_equal(kv_line_bytes(kv, 64), 64 * (327680 + 16384));
-    /* 1023 older positions and 64 new ones lie in 18 pages at most. */
-    assert_int_equal(kv_line_bytes(kv, 8192), 8192 * 16384 + 18 * 64 * 327680);
+    assert_int_equal(kv_token_bytes(kv, KV_SLIDING), 327680);
+    assert_int_equal(kv_token_bytes(kv, KV_FULL), 16384);
+    /* The table of spec model.md section 6.2, in MiB. What a line reserves is that much, its full
+     * part rounded up to pages, and 2 pages of sliding layers: 1023 older positions and 64 new ones
+     * lie in 18 pages at most. */
+    static const struct {
+        size_t context, sliding, full;
+    } rows[] = {{8192, 320, 128}, {32768, 320, 512}, {131072, 320, 2048}, {262144, 320, 4096}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        size_t context = rows[i].context;
+        assert_int_equal(kv_held_bytes(kv, KV_SLIDING, context), rows[i].sliding << 20);
+        assert_int_equal(kv_held_bytes(kv, KV_FULL, context), rows[i].full << 20);
+        assert_int_equal(kv_line_bytes(kv, context), ((rows[i].sliding + rows[i].full) << 20) +
+                                                         2 * kv_page_bytes(kv, KV_SLIDING));
+        assert_int_equal(kv_line_bytes(kv, context - 63), kv_line_bytes(kv, context));
+    }
+    assert_int_equal(kv_held_bytes(kv, KV_SLIDING, 100), 100 * 327680);
     kv_free(kv);
 }
 

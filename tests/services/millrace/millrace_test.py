@@ -104,6 +104,17 @@ def test_inspect_says_what_a_drafter_is_for():
         assert words in text, text
 
 
+def test_inspect_does_the_arithmetic_of_memory(tiny):
+    """Spec model.md section 6.2 on the tiny model: one full layer, three sliding ones, 2 bytes a value."""
+    t = tiny_model
+    full = 2 * t.KV_FULL * t.HEAD_FULL * 2 * (t.LAYERS // t.PERIOD)
+    sliding = 2 * t.KV_SLIDING * t.HEAD_SLIDING * 2 * (t.LAYERS - t.LAYERS // t.PERIOD)
+    held = sliding * t.WINDOW, full * 8192
+    text = ' '.join(run('inspect', tiny[0])[1].split())
+    assert f'full layers {full} bytes a token sliding layers {sliding} bytes a token, of the last {t.WINDOW} ' in text
+    assert f'context 8192 {held[0]} + {held[1]} = {sum(held)} bytes; in pages' in text
+
+
 def test_doctor_names_what_is_wrong(tiny):
     status, text = run('doctor', '--model', tiny[1], '--listen', 'nonsense')
     assert status == 1 and 'WRONG' in text and 'HOST:PORT' in text
