@@ -62,10 +62,10 @@ struct stage {
 void outbox_result_take(struct outbox *out, struct rid rid, uint32_t epoch, struct msg *msg);
 void outbox_fail(struct outbox *out, struct rid rid, uint32_t epoch, enum fault fault,
                  const struct status *st);
-/* Moves the beat's counter, and sends the beat when it is due. A job that works for longer than
- * half a second without returning calls this now and then, and a stage that waits for somebody
- * else's work (a child's) calls it from tick as long as that goes on: or it is taken for dead after
- * two seconds. Allocates, so not under the heap's guard. */
+/* Moves the beat's counter, and sends a beat when the last one is a quarter of the interval old. A
+ * job that works for longer than half a second without returning calls this now and then, and a
+ * stage that waits for somebody else's work (a child's) calls it from tick as long as that goes on:
+ * or it is taken for dead after two seconds. Allocates, so not under the heap's guard. */
 void outbox_work(struct outbox *out);
 /* Milliseconds left of a held job's deadline; negative: over. */
 int64_t outbox_ms_left(const struct outbox *out, struct rid rid, uint32_t epoch);
