@@ -151,6 +151,8 @@ struct forward {
 void forward_note(const struct forward *f, const char *name, const float *values, size_t n,
                   size_t width);
 
+/* Multiplications that fit into about a tile's time. */
+double forward_tile_cost(const struct forward *f);
 /* How many of `left` units of unit_cost multiplications each the next tile takes: what fits into
  * about a tile's time, but at least `least` of them. */
 size_t forward_tile(struct forward *f, size_t left, double unit_cost, size_t least);

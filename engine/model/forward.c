@@ -16,9 +16,14 @@
 #define MEASURE_US_MIN 100
 #define HEAD_TILE 4096 /* output rows of the head at once, at most */
 
+double forward_tile_cost(const struct forward *f)
+{
+    return f->cost_per_us * TILE_US;
+}
+
 size_t forward_tile(struct forward *f, size_t left, double unit_cost, size_t least)
 {
-    double units = f->cost_per_us * TILE_US / unit_cost;
+    double units = forward_tile_cost(f) / unit_cost;
     size_t n = units < (double)left ? (size_t)units : left;
 
     n = n < least ? least : n;

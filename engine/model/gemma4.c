@@ -150,17 +150,18 @@ static bool attend(struct forward *f)
                                  .kv_heads = layer->kv_heads,
                                  .head_dim = layer->head_dim,
                                  .type = kv_type(m->kv)};
-    double unit = 2 * (double)(shape.heads * shape.head_dim);
-    size_t begin = f->cursor.at, rows, end;
-    double cost;
+    double unit = 2 * (double)(shape.heads * shape.head_dim), cost = 0;
+    size_t begin = f->cursor.at, end = begin;
 
-    f->queries[begin] = query(f, begin);
-    cost = unit * (double)(f->queries[begin].end - f->queries[begin].first);
-    rows = forward_tile(f, f->n - begin, cost, 1);
-    end = begin + rows;
-    for (size_t r = begin + 1; r < end; r++)
-        f->queries[r] = query(f, r);
-    ops_attend(m->ops, &shape, f->queries + begin, rows);
+    /* Each row sees as much as it sees: the first one of a picture little, the others all of it. */
+    do {
+        const struct attend_query *q = &f->queries[end];
+        f->queries[end] = query(f, end);
+        cost += unit * (double)(q->end - q->first);
+        end++;
+    } while (end < f->n && cost < forward_tile_cost(f));
+    f->tile_cost += cost;
+    ops_attend(m->ops, &shape, f->queries + begin, end - begin);
     f->cursor.at = end;
     if (end < f->n)
         return false;
