@@ -46,20 +46,37 @@ static uint8_t *find(const char *text)
     return NULL;
 }
 
-static bool open_changed(struct model *target, struct status *st)
+/* A drafter from the changed bytes. */
+struct changed {
+    struct weights *w;
+    struct drafter *drafter;
+};
+
+static bool changed_open(struct changed *c, struct model *target, struct status *st)
 {
     char path[] = "/tmp/millrace-drafter-XXXXXX";
-    struct weights *w = NULL;
-    struct drafter *d = NULL;
     int fd = mkstemp(path);
 
     assert_true(fd >= 0);
     assert_int_equal(write(fd, file.data, file.size), file.size);
     (void)close(fd);
-    bool ok = weights_open(&w, path, st) && drafter_open(&d, w, target, 2, st);
-    drafter_close(d);
-    weights_close(w);
+    bool ok = weights_open(&c->w, path, st) && drafter_open(&c->drafter, c->w, target, 2, st);
     (void)unlink(path);
+    return ok;
+}
+
+static void changed_close(struct changed *c)
+{
+    drafter_close(c->drafter);
+    weights_close(c->w);
+}
+
+static bool open_changed(struct model *target, struct status *st)
+{
+    struct changed c = {0};
+    bool ok = changed_open(&c, target, st);
+
+    changed_close(&c);
     return ok;
 }
 
@@ -257,13 +274,52 @@ static void test_together(void **state)
     golden_model_close(&m);
 }
 
+/* A flipped bit in what the file says of itself: refused, or drafted with, wrong guesses and all.
+ */
+static void test_flipped_bits(void **state)
+{
+    struct golden_model m;
+    uint32_t random = 17;
+    int32_t ids[40] = {1};
+    float hidden[64], kept[64], logits[512];
+    size_t opened = 0, tries = 800;
+    /* The numbers come first, the names and shapes of tensors behind the vocabulary. */
+    size_t begin[2] = {24, (size_t)(find("token_embd.weight") - file.data)};
+    size_t size[2] = {1700, 1500};
+
+    (void)state;
+    print_message("    seed %u\n", random);
+    golden_model_open(&m, MODEL, false, 1);
+    struct sequence *s = read_ids(m.model, ids, 40, kept, logits);
+    for (size_t i = 0; i < tries; i++) {
+        random = random * 1664525U + 1013904223U;
+        size_t bit = (random >> 8) % (8 * size[i % 2]);
+        uint8_t *place = file.data + begin[i % 2] + bit / 8;
+        uint8_t flip = (uint8_t)(1U << bit % 8);
+        struct changed c = {0};
+        struct status st = {0};
+        *place ^= flip;
+        if (changed_open(&c, m.model, &st)) {
+            struct drafter_row row = {.sequence = s, .token = 5, .hidden = hidden};
+            memcpy(hidden, kept, sizeof hidden);
+            (void)drafter_step(c.drafter, &row, 1);
+            opened++;
+        }
+        changed_close(&c);
+        *place ^= flip;
+    }
+    print_message("    %zu of %zu opened\n", opened, tries);
+    assert_true(opened > 0 && opened < tries);
+    sequence_free(s);
+    golden_model_close(&m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_other_model),
-        cmocka_unit_test(test_golden_round),
-        cmocka_unit_test(test_together),
+        cmocka_unit_test(test_refused),      cmocka_unit_test(test_other_model),
+        cmocka_unit_test(test_golden_round), cmocka_unit_test(test_together),
+        cmocka_unit_test(test_flipped_bits),
     };
     return cmocka_run_group_tests(tests, read_file, forget_file);
 }
