@@ -1,7 +1,8 @@
 /* json_scan.h - reads JSON from its text, one piece after the other, in bounded memory.
  *
- * Stricter than Python: no NaN or Infinity, no lone surrogates. Errors are STATUS_INVALID and say
- * at which byte; nesting beyond JSON_SCAN_DEPTH_MAX is STATUS_LIMIT. */
+ * (Not json_: those names are the library's that other parts link.) Stricter than Python: no NaN or
+ * Infinity, no lone surrogates. Errors are STATUS_INVALID and say at which byte; nesting beyond
+ * JSON_SCAN_DEPTH_MAX is STATUS_LIMIT. */
 #pragma once
 #include "engine/base/bytes.h"
 #include "engine/base/status.h"

@@ -4,47 +4,60 @@
 
 #define SUPPRESSED_MAX 64
 
-/* generation_config.json: of interest are only the ids that are never drawn. */
+/* ---- generation_config.json: of interest are only the ids that are never drawn ---- */
+
+struct suppressed {
+    int32_t ids[SUPPRESSED_MAX];
+    size_t n;
+    bool given;
+};
+
+static bool read_ids(struct suppressed *out, struct json_scan *json, struct status *st)
+{
+    bool first = true, more = true;
+
+    *out = (struct suppressed){.given = true};
+    if (!json_scan_open(json, '[', st))
+        return false;
+    for (;;) {
+        struct span number;
+        uint64_t id;
+        if (!json_scan_next(json, ']', &first, &more, st))
+            return false;
+        if (!more)
+            return true;
+        if (!json_scan_number(json, &number, st))
+            return false;
+        if (!json_scan_u64(number, &id) || id > INT32_MAX || out->n == SUPPRESSED_MAX)
+            return status_fail(st, STATUS_CORRUPT, "at most %d ids are wanted", SUPPRESSED_MAX);
+        out->ids[out->n++] = (int32_t)id;
+    }
+}
+
 static bool read_generation(struct weights *w, struct span text, struct status *st)
 {
     struct json_scan json = {.text = text};
+    struct suppressed suppressed = {0};
     struct buffer name = {0};
-    int32_t ids[SUPPRESSED_MAX];
-    size_t n = 0;
-    bool outer = true, more = true, given = false;
+    bool first = true, more = true;
     bool ok = json_scan_open(&json, '{', st);
 
     while (ok) {
-        ok = json_scan_next(&json, '}', &outer, &more, st);
+        ok = json_scan_next(&json, '}', &first, &more, st);
         if (!ok || !more)
             break;
         buffer_reset(&name);
         ok = json_scan_key(&json, &name, st);
-        if (!ok || !span_is(buffer_span(&name), "suppress_tokens") ||
-            json_scan_peek(&json) != '[') {
+        if (ok && span_is(buffer_span(&name), "suppress_tokens") && json_scan_peek(&json) == '[')
+            ok = read_ids(&suppressed, &json, st) || status_wrap(st, "suppress_tokens");
+        else
             ok = ok && json_scan_skip(&json, st);
-            continue;
-        }
-        bool first = true, inner = true;
-        ok = json_scan_open(&json, '[', st);
-        for (given = true, n = 0; ok; n++) {
-            struct span number;
-            uint64_t id;
-            ok = json_scan_next(&json, ']', &first, &inner, st);
-            if (!ok || !inner)
-                break;
-            ok = json_scan_number(&json, &number, st);
-            if (ok && (!json_scan_u64(number, &id) || id > INT32_MAX || n == SUPPRESSED_MAX))
-                ok = status_fail(st, STATUS_CORRUPT, "suppress_tokens: at most %d ids are wanted",
-                                 SUPPRESSED_MAX);
-            if (ok)
-                ids[n] = (int32_t)id;
-        }
     }
     buffer_clear(&name);
     ok = ok && json_scan_end(&json, st);
-    if (ok && given)
-        weights_add_array(w, "tokenizer.ggml.suppress_tokens", VALUE_I32, n, ids, n * sizeof *ids);
+    if (ok && suppressed.given)
+        weights_add_array(w, "tokenizer.ggml.suppress_tokens", VALUE_I32, suppressed.n,
+                          suppressed.ids, suppressed.n * sizeof *suppressed.ids);
     return ok;
 }
 

@@ -105,8 +105,8 @@ static const struct {
 };
 
 struct value {
-    bool set, nested; /* nested: stood in text_config, which goes before the top */
-    uint64_t whole;   /* of a flag: 1 is true */
+    bool set, first; /* first: stood where it goes before the other place */
+    uint64_t whole;  /* of a flag: 1 is true */
     double real;
     char word[WORD_BYTES_MAX];
 };
@@ -157,11 +157,12 @@ static bool read_word(struct config *c, struct json_scan *json, enum field field
 
 static bool read_field(struct config *c, struct json_scan *json, enum field field, bool nested)
 {
-    struct value value = {.set = true, .nested = nested};
+    /* of the model's type the top counts, of all others text_config */
+    struct value value = {.set = true, .first = nested == (field != MODEL_TYPE)};
     struct span number;
     int first = json_scan_peek(json);
 
-    if (first == 'n' || (c->values[field].nested && !nested))
+    if (first == 'n' || (c->values[field].first && !value.first))
         return json_scan_skip(json, c->st);
     switch (fields[field].kind) {
     case WORD:

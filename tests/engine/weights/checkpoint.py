@@ -2,7 +2,7 @@
 GGUF files of the very same values beside them.
 
     checkpoint.py OUT_DIR     from the models in tests/golden: f32, bf16 and f16, each a folder and a GGUF file,
-                              and media-f32.gguf, media-bf16.gguf
+                              and media-f32.gguf, media-bf16.gguf; experts-f32, experts-bf16, drafter-f32
     checkpoint.py MODEL.gguf MEDIA.gguf OUT_DIR TYPE     the same of other files: model.gguf, media.gguf, folder
     checkpoint.py --tokenizer VOCABULARY.gguf OUT_DIR    a folder with one tensor and that vocabulary
 
@@ -26,7 +26,9 @@ import tiny_model  # noqa: E402
 GOLDEN = os.path.join(ROOT, 'tests', 'golden')
 TYPES = {'f32': (0, 'F32'), 'f16': (1, 'F16'), 'bf16': (30, 'BF16')}
 
-GLOBALS = {'token_embd.weight': 'embed_tokens.weight', 'output_norm.weight': 'norm.weight'}
+GLOBALS = {'token_embd.weight': 'embed_tokens.weight', 'output_norm.weight': 'norm.weight',
+           'nextn.pre_projection.weight': 'pre_projection.weight',
+           'nextn.post_projection.weight': 'post_projection.weight'}
 LAYER = {'attn_norm.weight': 'input_layernorm.weight', 'attn_q.weight': 'self_attn.q_proj.weight',
          'attn_k.weight': 'self_attn.k_proj.weight', 'attn_v.weight': 'self_attn.v_proj.weight',
          'attn_output.weight': 'self_attn.o_proj.weight', 'attn_q_norm.weight': 'self_attn.q_norm.weight',
@@ -95,6 +97,18 @@ def to_published(name, x):
 
 
 # ---------------------------------------------------------------- GGUF
+class Reader(gguf.Reader):
+    """Reads Q4_0 too: half-float scale, then 16 bytes of two values each."""
+
+    def _tensor(self, at, shape, kind):
+        if kind != 2:
+            return super()._tensor(at, shape, kind)
+        count = int(np.prod(shape))
+        blocks = np.frombuffer(self.raw, np.dtype([('scale', '<f2'), ('q', 'u1', 16)]), count // 32, at)
+        values = np.concatenate([blocks['q'] & 15, blocks['q'] >> 4], axis=1).astype(np.float32) - 8
+        return (blocks['scale'].astype(np.float32)[:, None] * values).reshape(shape)
+
+
 def kind_of(value):
     if isinstance(value, list):
         kind = kind_of(value[0]) if value else tiny_model.I32
@@ -152,7 +166,7 @@ def write_json(folder, name, value):
 
 # ---------------------------------------------------------------- config.json, tokenizer.json
 def text_config(kv):
-    a = 'gemma4.'
+    a = kv['general.architecture'] + '.'
     sliding = kv[a + 'attention.sliding_window_pattern']
     heads = kv[a + 'attention.head_count_kv']
     experts = kv.get(a + 'expert_count')
@@ -164,14 +178,15 @@ def text_config(kv):
         'num_key_value_heads': next(h for h, s in zip(heads, sliding) if s),
         'num_global_key_value_heads': next(h for h, s in zip(heads, sliding) if not s),
         'head_dim': kv[a + 'attention.key_length_swa'], 'global_head_dim': kv[a + 'attention.key_length'],
-        'attention_k_eq_v': True, 'num_kv_shared_layers': 0, 'hidden_size_per_layer_input': 0,
+        'attention_k_eq_v': True, 'num_kv_shared_layers': kv.get(a + 'attention.shared_kv_layers', 0),
+        'hidden_size_per_layer_input': 0,
         'sliding_window': kv[a + 'attention.sliding_window'], 'attention_bias': False, 'use_double_wide_mlp': False,
         'rope_parameters': {
             'sliding_attention': {'rope_theta': kv[a + 'rope.freq_base_swa'], 'rope_type': 'default'},
             'full_attention': {'rope_theta': kv[a + 'rope.freq_base'], 'rope_type': 'proportional',
                                'partial_rotary_factor': 0.25}},
         'max_position_embeddings': kv[a + 'context_length'], 'rms_norm_eps': 1e-6,
-        'hidden_activation': 'gelu_pytorch_tanh', 'final_logit_softcapping': kv[a + 'final_logit_softcapping'],
+        'hidden_activation': 'gelu_pytorch_tanh', 'final_logit_softcapping': kv.get(a + 'final_logit_softcapping'),
         'enable_moe_block': experts is not None, 'num_experts': experts,
         'top_k_experts': kv.get(a + 'expert_used_count'),
         'moe_intermediate_size': kv.get(a + 'expert_feed_forward_length'),
@@ -208,7 +223,10 @@ def write_folder(folder, model, media, kind, shards=1, newer=False, flat=False, 
         tensors.append(('model.' + ('language_model.' if text and not flat else '') + published, x))
     write_tensors(folder, tensors, kind, shards)
     config = text_config(model.metadata)
-    if not flat:
+    if model.metadata['general.architecture'] == 'gemma4-assistant':
+        config = {'model_type': 'gemma4_unified_assistant', 'text_config': config,
+                  'backbone_hidden_size': model.metadata['gemma4-assistant.embedding_length_out']}
+    elif not flat:
         config = {'architectures': ['Gemma4UnifiedForConditionalGeneration'], 'model_type': 'gemma4_unified',
                   'text_config': config, 'tie_word_embeddings': True}
     if media:
@@ -220,13 +238,13 @@ def write_folder(folder, model, media, kind, shards=1, newer=False, flat=False, 
     write_tokenizer(folder, model.metadata, pairs)
     write_json(folder, 'generation_config.json', {
         'eos_token_id': [1, 106, 50], 'do_sample': True, 'temperature': 1.0,
-        'suppress_tokens': model.metadata['tokenizer.ggml.suppress_tokens']})
+        'suppress_tokens': model.metadata.get('tokenizer.ggml.suppress_tokens', [])})
     return folder
 
 
 def make(model_path, media_path, out, kind):
     """Of other files: (folder, model.gguf, media.gguf) with the same values."""
-    model, media = gguf.Reader(model_path), gguf.Reader(media_path)
+    model, media = Reader(model_path), Reader(media_path)
     paths = os.path.join(out, 'model.gguf'), os.path.join(out, 'media.gguf')
     write_gguf(paths[0], model, kind)
     write_gguf(paths[1], media, kind)
@@ -235,7 +253,7 @@ def make(model_path, media_path, out, kind):
 
 def main(arguments):
     if arguments[0] == '--tokenizer':
-        kv = gguf.Reader(arguments[1]).metadata
+        kv = Reader(arguments[1]).metadata
         os.makedirs(arguments[2], exist_ok=True)
         write_tensors(arguments[2], [('norm.weight', np.ones(8))], 'f32', 1)
         write_json(arguments[2], 'config.json', text_config(kv))
@@ -245,8 +263,8 @@ def main(arguments):
         print(*make(*arguments))
         return
     out = arguments[0]
-    model = gguf.Reader(os.path.join(GOLDEN, 'models', 'nano-q8_0.gguf'))
-    media = gguf.Reader(os.path.join(GOLDEN, 'media', 'nano-mmproj-f32.gguf'))
+    model = Reader(os.path.join(GOLDEN, 'models', 'nano-q8_0.gguf'))
+    media = Reader(os.path.join(GOLDEN, 'media', 'nano-mmproj-f32.gguf'))
     for kind in TYPES:
         write_gguf(os.path.join(out, f'{kind}.gguf'), model, kind)
     for kind in ('f32', 'bf16'):
@@ -254,6 +272,11 @@ def main(arguments):
     write_folder(os.path.join(out, 'f32'), model, media, 'f32')
     write_folder(os.path.join(out, 'bf16'), model, media, 'bf16', shards=3, newer=True, pairs=False)
     write_folder(os.path.join(out, 'f16'), model, None, 'f16', flat=True)
+    for name, file in (('experts', 'nano-moe-q4_0.gguf'), ('drafter', 'nano-drafter-f32.gguf')):
+        model = Reader(os.path.join(GOLDEN, 'models', file))
+        for kind in ('f32', 'bf16') if name == 'experts' else ('f32',):
+            write_gguf(os.path.join(out, f'{name}-{kind}.gguf'), model, kind)
+            write_folder(os.path.join(out, f'{name}-{kind}'), model, None, kind, shards=2)
 
 
 if __name__ == '__main__':
