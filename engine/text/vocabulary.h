@@ -6,8 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define VOCABULARY_PIECES_MAX ((size_t)1 << 20)
-#define VOCABULARY_MERGES_MAX ((size_t)1 << 22)
+#define VOCABULARY_PIECES_MAX ((size_t)1 << 19) /* Gemma 4 has 2^18 */
+#define VOCABULARY_MERGES_MAX ((size_t)1 << 20) /* Gemma 4 has 514,906 */
 #define VOCABULARY_PIECE_BYTES_MAX 1024
 #define VOCABULARY_BYTES_MAX ((size_t)1 << 28) /* all pieces together */
 

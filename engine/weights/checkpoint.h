@@ -6,8 +6,8 @@
 
 #define CHECKPOINT_CONFIG_BYTES_MAX ((size_t)1 << 20)
 #define CHECKPOINT_TOKENIZER_BYTES_MAX ((size_t)64 << 20) /* 12B has 32 MB */
-#define CHECKPOINT_PIECES_MAX ((size_t)1 << 20)           /* of the vocabulary */
-#define CHECKPOINT_MERGES_MAX ((size_t)1 << 22)
+#define CHECKPOINT_PIECES_MAX ((size_t)1 << 19)           /* of the vocabulary */
+#define CHECKPOINT_MERGES_MAX ((size_t)1 << 20)
 #define CHECKPOINT_TEXT_BYTES_MAX ((size_t)24 << 20) /* pieces and merges; 12B has 12 MB */
 #define CHECKPOINT_LAYERS_MAX 1024
 
