@@ -1,12 +1,13 @@
 /* One token, one result: a conversation with a picture and a sound has the same logits, to the bit,
- * whatever the chunks, the company and the threads, for every storage type, kernel set, precision,
- * type of keys and values, with and without experts. Every pair of these choices comes about;
- * with MILLRACE_LONG=1 every combination. */
+ * whatever the chunks, the company, the threads and what was read before, for every storage type,
+ * kernel set, precision, type of keys and values, with and without experts. Every pair of these
+ * choices comes about; with MILLRACE_LONG=1 every combination. */
 #include "engine/base/heap.h"
 #include "engine/base/pool.h"
 #include "engine/kernels/cpu.h"
 #include "engine/kernels/kernels.h"
 #include "engine/model/hparams.h"
+#include "engine/model/kv.h"
 #include "engine/model/model.h"
 #include "engine/run/batch.h"
 #include "engine/text/template.h"
@@ -51,15 +52,16 @@ static const struct {
     const char *name;
     size_t chunk; /* 0: at once */
     size_t threads;
-    bool company;
+    bool company, snapshots;
 } cuts[] = {
-    {"chunks of 1", 1, 1, false},
-    {"chunks of 7, 2 threads", 7, 2, false},
-    {"chunks of 64", 64, 1, false},
-    {"chunks of 512, 4 threads", 512, 4, false},
-    {"4 threads", 0, 4, false},
-    {"in company", 0, 1, true},
-    {"in company, 4 threads", 0, 4, true},
+    {"chunks of 1", 1, 1, false, false},
+    {"chunks of 7, 2 threads", 7, 2, false, false},
+    {"chunks of 64", 64, 1, false, false},
+    {"chunks of 512, 4 threads", 512, 4, false, false},
+    {"4 threads", 0, 4, false, false},
+    {"in company", 0, 1, true, false},
+    {"in company, 4 threads", 0, 4, true, false},
+    {"from snapshots", 0, 1, false, true},
 };
 
 enum { TYPE, SET, MODE, EXPERTS, CUT, FACTORS };
@@ -202,6 +204,38 @@ static void read_alone(struct model *m, struct reader *r, size_t chunk, float *l
     forward_free(f);
 }
 
+/* Again and again another sequence goes on from a snapshot of what the one before had read; it was
+ * taken somewhere in the last chunk, but not inside a picture. */
+static void read_from_snapshots(struct model *m, struct reader *r, float *logits, uint32_t seed)
+{
+    const struct model_input *all = r->c.inputs;
+    struct model_input inputs[ROWS_MAX];
+    struct forward *f = forward_new(m, ROWS_MAX);
+    struct status st = {0};
+
+    reader_begin(r, m, logits);
+    while (r->at < r->c.n) {
+        size_t begin = r->at, n = take(r, inputs, 1 + next_random(&seed) % 90);
+        size_t cut = begin + 1 + next_random(&seed) % n;
+        struct kv_snapshot *snapshot = NULL;
+        while (cut < r->at && all[cut].block >= 0 && all[cut].block == all[cut - 1].block)
+            cut++;
+        sequence_mark(r->sequence, cut);
+        pass(f, inputs, n);
+        if (cut == r->c.n)
+            break;
+        if (!sequence_snapshot(&snapshot, r->sequence, cut, &st))
+            fail_msg("%s", st.text);
+        reader_end(r);
+        reader_begin(r, m, logits);
+        sequence_share(r->sequence, snapshot);
+        kv_snapshot_free(snapshot);
+        r->at = cut;
+    }
+    reader_end(r);
+    forward_free(f);
+}
+
 /* Three others come, read some, and go, before, behind and between; all in the same passes. */
 static void read_in_company(struct model *m, struct reader *r, float *logits, uint32_t seed)
 {
@@ -316,6 +350,8 @@ static void compare(struct bench *b, size_t cut)
     memset(b->got, 0, n * sizeof *b->got);
     if (cuts[cut].company)
         read_in_company(m, &b->reader, b->got, (uint32_t)cut);
+    else if (cuts[cut].snapshots)
+        read_from_snapshots(m, &b->reader, b->got, (uint32_t)cut);
     else
         read_alone(m, &b->reader, cuts[cut].chunk, b->got);
     if (memcmp(b->got, b->expected, n * sizeof *b->got) != 0)
