@@ -1,5 +1,6 @@
 #include "services/encode/encode.h"
 #include "engine/base/heap.h"
+#include "engine/ops/dense.h"
 #include "engine/text/template.h"
 #include "engine/weights/weights.h"
 #include "services/encode/pieces.h"
@@ -73,6 +74,8 @@ bool encode_open(void **out_self, const struct stage_options *options, struct st
          !projector_open(&e->projector, e->media, e->width, st)))
         goto fail;
     hello->model = tokenizer_hash(e->tokenizer);
+    /* What soft tokens hang on: OpenBLAS multiplies, one thread, with the kernels of this core. */
+    (void)snprintf(hello->numerics, sizeof hello->numerics, "openblas %s", dense_core());
     hello->slots = JOBS_MAX;
     *out_self = e;
     return true;
