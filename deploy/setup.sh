@@ -6,6 +6,7 @@ build=(cmake ninja-build gcc libc6-dev pkg-config ccache
     libzmq3-dev libmsgpack-dev libsodium-dev libopenblas-dev libmicrohttpd-dev libjansson-dev libyaml-dev
     libcurl4-openssl-dev libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
     gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+    gstreamer1.0-libav
     python3 python3-numpy)
 tests=(libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev
     python3-pytest python3-pil python3-zmq python3-msgpack ffmpeg)

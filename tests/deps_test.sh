@@ -41,7 +41,7 @@ done
 
 only zmq 'proto/link.c'
 only msgpack 'proto/codec.c'
-only gst 'services/ingest/decode.c'
+only gst 'services/ingest/line.c'
 only microhttpd 'gateway/http.c'
 only yaml 'engine/base/config.c'
 only sodium 'engine/(base/hash|run/prefix_key).c'

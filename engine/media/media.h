@@ -15,6 +15,9 @@
 #define VIDEO_FRAMES_DEFAULT 60
 #define VIDEO_BUDGET_DEFAULT 70
 #define VIDEO_FRAMES_MAX 240
+#define VIDEO_FPS_MIN 0.01
+#define VIDEO_FPS_MAX 30.0
+#define VIDEO_TOKENS_MAX 16800 /* frames times budget: what a message can carry at 12B */
 /* Of its sound track so much is heard, in pieces of at most 30 s. */
 #define VIDEO_SOUND_S_DEFAULT 60
 #define VIDEO_SOUND_S_MAX ((size_t)300)

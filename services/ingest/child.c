@@ -19,8 +19,9 @@
 /* A picture of 64 million pixels is held up to three times, with alpha: 0.7 GiB, plus libraries. */
 #define CHILD_MEMORY_BYTES ((rlim_t)2 << 30)
 #define CHILD_CPU_S 20
+#define CHILD_VIDEO_CPU_S 120 /* of two threads */
 #define CHILD_FILES 32
-#define CHILD_FILE_BYTES ((rlim_t)64 << 20) /* of the result's memory file */
+#define CHILD_FILE_BYTES ((rlim_t)160 << 20) /* of the result's memory file */
 
 /* The resource's number is an int to one C library and an enum to another. */
 #define LIMIT(resource, value)                                                                     \
@@ -38,7 +39,7 @@ static void lock_in(void)
 #ifndef __SANITIZE_ADDRESS__ /* whose shadow memory is terabytes of addresses */
     LIMIT(RLIMIT_AS, CHILD_MEMORY_BYTES);
 #endif
-    LIMIT(RLIMIT_CPU, CHILD_CPU_S);
+    LIMIT(RLIMIT_CPU, CHILD_VIDEO_CPU_S);
     LIMIT(RLIMIT_NOFILE, CHILD_FILES);
     LIMIT(RLIMIT_FSIZE, CHILD_FILE_BYTES);
     LIMIT(RLIMIT_CORE, 0);
@@ -157,6 +158,11 @@ static bool run(int frames, int file, const struct decode_request *request,
         return false;
     out->height = (uint32_t)decoded.height;
     out->width = (uint32_t)decoded.width;
+    out->frames = (uint32_t)decoded.frames;
+    out->samples = (uint32_t)decoded.samples;
+    out->frames_seen = (uint32_t)decoded.frames_seen;
+    out->length_ms = (uint32_t)decoded.length_ms;
+    memcpy(out->text, decoded.note, sizeof out->text);
     return true;
 }
 
@@ -176,6 +182,8 @@ int decode_child(int fd)
     if (!answer(fd, &ready, -1) || ready.code != STATUS_OK || !receive(fd, &request, &file))
         _exit(1);
     const int64_t began_us = clock_now_us();
+    if (request.want != WANT_VIDEO)
+        LIMIT(RLIMIT_CPU, CHILD_CPU_S);
     struct decode_answer done = {.code = STATUS_OK};
     const bool ok = run(frames, file, &request, &done, &st);
     if (!ok) {

@@ -4,6 +4,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/heap.h"
 #include "engine/base/log.h"
+#include "engine/media/media.h"
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -214,6 +215,11 @@ static bool hand_over(int fd, const struct decode_request *request, int file)
     return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sizeof copy;
 }
 
+static int64_t wall_ms(const struct children *c, const struct decode_request *request)
+{
+    return request->want == WANT_VIDEO ? VIDEO_WALL * c->wall_ms : c->wall_ms;
+}
+
 bool children_give(struct children *c, uint64_t ticket, const struct decode_request *request,
                    struct span bytes, struct status *st)
 {
@@ -234,7 +240,7 @@ bool children_give(struct children *c, uint64_t ticket, const struct decode_requ
     child->state = CHILD_BUSY;
     child->ticket = ticket;
     child->request = *request;
-    child->until_us = clock_now_us() + c->wall_ms * 1000;
+    child->until_us = clock_now_us() + wall_ms(c, request) * 1000;
     return true;
 }
 
@@ -269,50 +275,69 @@ static int receive(int fd, struct decode_answer *answer, int *out_file)
     return n == (ssize_t)sizeof *answer ? 1 : -1;
 }
 
-/* The child has seen hostile bytes: nothing it says is believed. */
-static bool read_frames(struct children_end *end, const struct decode_request *request,
-                        const struct decode_answer *answer, int file, struct status *st)
+/* The size of a result, 0 when it is not what was asked for. */
+static size_t result_size(const struct decode_request *request, const struct decode_answer *answer)
 {
     const size_t h = answer->height, w = answer->width, tile = request->tile_px;
-    const bool picture = request->want == DECODE_PICTURE;
-    bool fits = w > 0 && h < SIDE_MAX && w < SIDE_MAX;
-    if (picture)
-        fits = fits && h > 0 && h % tile == 0 && w % tile == 0 &&
-               (h / tile) * (w / tile) <= request->budget;
-    else
-        fits = fits && h == 0 && w <= (size_t)DECODE_SECONDS_MAX * 16000;
-    const size_t size = fits ? (picture ? h * w * 3 : w * sizeof(float)) : 0;
+    const size_t frames = answer->frames, samples = answer->samples;
+    if (request->want == WANT_SOUND)
+        return h == 0 && w == 0 && frames == 0 &&
+                       samples <= (size_t)DECODE_SECONDS_MAX * MEDIA_AUDIO_RATE_HZ
+                   ? samples * sizeof(float)
+                   : 0;
+    if (h == 0 || w == 0 || h >= SIDE_MAX || w >= SIDE_MAX || h % tile != 0 || w % tile != 0 ||
+        (h / tile) * (w / tile) > request->budget)
+        return 0;
+    if (request->want == WANT_PICTURE)
+        return frames == 0 && samples == 0 ? h * w * 3 : 0;
+    if (frames == 0 || frames > request->frames_max || answer->frames_seen < frames ||
+        answer->frames_seen > DECODE_VIDEO_PACKETS_MAX ||
+        answer->length_ms > DECODE_VIDEO_SECONDS_MAX * 1000 ||
+        samples > (size_t)request->sound_s * MEDIA_AUDIO_RATE_HZ)
+        return 0;
+    return frames * (h * w * 3 + sizeof(int32_t)) + samples * sizeof(float);
+}
+
+/* The child has seen hostile bytes: nothing it says is believed. */
+static bool read_result(struct children_end *end, const struct decode_request *request,
+                        const struct decode_answer *answer, int file, struct status *st)
+{
+    const size_t size = result_size(request, answer);
     struct stat about;
-    if (!fits || file < 0 || fstat(file, &about) != 0 || (size_t)about.st_size != size)
-        return status_fail(st, STATUS_INTERNAL, "the decoder's answer (%zu x %zu) is not believed",
-                           w, h);
-    buffer_reserve(&end->frames, size);
+    if (size == 0 || file < 0 || fstat(file, &about) != 0 || (size_t)about.st_size != size)
+        return status_fail(st, STATUS_INTERNAL, "the decoder's answer (%u x %u) is not believed",
+                           answer->width, answer->height);
+    buffer_reserve(&end->bytes, size);
     for (size_t at = 0; at < size;) {
-        const ssize_t n = pread(file, end->frames.data + at, size - at, (off_t)at);
+        const ssize_t n = pread(file, end->bytes.data + at, size - at, (off_t)at);
         if (n <= 0)
-            return status_fail(st, STATUS_INTERNAL, "the decoder's frames cannot be read");
+            return status_fail(st, STATUS_INTERNAL, "the decoder's result cannot be read");
         at += (size_t)n;
     }
-    end->frames.size = size;
-    end->height = h;
-    end->width = w;
+    end->bytes.size = size;
+    end->height = answer->height;
+    end->width = answer->width;
+    end->frames = answer->frames;
+    end->samples = answer->samples;
+    end->frames_seen = answer->frames_seen;
+    end->length_ms = answer->length_ms;
     return true;
 }
 
 static void take_answer(struct children_end *end, const struct child *child,
                         const struct decode_answer *answer, int file)
 {
+    char *text = end->note;
     end->took_us = answer->took_us;
-    if (answer->code == STATUS_OK) {
-        end->ok = read_frames(end, &child->request, answer, file, &end->st);
-        return;
-    }
-    char text[sizeof answer->text];
-    memcpy(text, answer->text, sizeof text);
-    text[sizeof text - 1] = 0;
+    memcpy(text, answer->text, sizeof end->note);
+    text[sizeof end->note - 1] = 0;
     for (char *c = text; *c; c++)
         if (*c < ' ' || *c > '~')
             *c = '?';
+    if (answer->code == STATUS_OK) {
+        end->ok = read_result(end, &child->request, answer, file, &end->st);
+        return;
+    }
     const bool known = answer->code > STATUS_OK && answer->code < STATUS_CODES;
     (void)status_fail(&end->st, known ? (enum status_code)answer->code : STATUS_INTERNAL, "%s",
                       text);
@@ -367,13 +392,14 @@ static bool look_at_busy(struct children *c, struct child *child, struct childre
     if (file >= 0)
         close(file);
     end->died = got != 1;
+    const struct decode_request request = child->request; /* which goes with the child */
     if (got < 0)
         reap(child, how, sizeof how);
     else
         let_end(child);
     if (late)
         (void)status_fail(&end->st, STATUS_LIMIT, "decoding took more than %.0f seconds",
-                          (double)c->wall_ms / 1000);
+                          (double)wall_ms(c, &request) / 1000);
     else if (got != 1)
         (void)status_fail(&end->st, STATUS_INVALID, "the decoder ended on it (%s)", how);
     if (end->died)

@@ -7,22 +7,25 @@
 #include <stdint.h>
 
 #define CHILDREN_MAX 16
-#define CHILDREN_WALL_MS 20000 /* of one item */
 
 struct children;
 
 /* An item that is over. */
 struct children_end {
     uint64_t ticket;
-    bool ok;              /* else st says why */
-    bool died;            /* the child ended without an answer, or was killed */
-    size_t height, width; /* as decode_answer, within what was asked for */
-    struct buffer frames; /* the caller's */
-    uint32_t took_us;     /* in the child */
+    bool ok;   /* else st says why */
+    bool died; /* the child ended without an answer, or was killed */
+    /* As decode_answer, within what was asked for. */
+    size_t height, width, frames, samples, frames_seen, length_ms;
+    char note[DECODE_NOTE_SIZE];
+    struct buffer bytes; /* the caller's */
+    uint32_t took_us;    /* in the child */
     struct status st;
 };
 
-/* Start `spares` children of `program` (--decode FD). They become ready by and by. */
+/* Start `spares` children of `program` (--decode FD). They become ready by and by. wall_ms: what
+ * one item may take; of a video VIDEO_WALL times as much. */
+#define VIDEO_WALL 3
 MUST_CHECK bool children_new(struct children **out, const char *program, size_t spares,
                              int64_t wall_ms, struct status *st);
 void children_free(struct children *c);

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+#define SOUND_SECONDS_LOOKED_AT 600.0 /* to say how long a sound is that is too long */
+
 /* EXIF orientation: where the stored row 0 and column 0 are seen. 5 to 8 exchange the axes. */
 static const struct {
     bool swap, flip_y, flip_x; /* flips are of the stored rows and columns */
@@ -57,28 +59,40 @@ bool frame_resize(struct decoded *frame, size_t budget, size_t tile_px, struct s
     resized.size = height * width * 3;
     image_resize(resized.data, height, width, frame->bytes.data, frame->height, frame->width);
     buffer_clear(&frame->bytes);
-    *frame = (struct decoded){resized, height, width};
+    frame->bytes = resized;
+    frame->height = height;
+    frame->width = width;
     return true;
 }
 
+size_t sound_bytes_max(const struct medium *medium, const struct sound_limit *limit)
+{
+    const double seconds = limit->cut ? fmax(medium->start_s, 0) + (double)limit->seconds + 1
+                                      : SOUND_SECONDS_LOOKED_AT;
+    return (size_t)(seconds * MEDIA_AUDIO_RATE_HZ) * sizeof(float);
+}
+
 bool sound_cut(struct decoded *out, const struct buffer *all, const struct medium *medium,
-               struct status *st)
+               const struct sound_limit *limit, struct status *st)
 {
     const double rate = MEDIA_AUDIO_RATE_HZ;
     const size_t n_all = all->size / sizeof(float);
     /* A tenth of a second covers frames that decoders hold back at the end. */
     if (medium->expect_s > 0 && (double)n_all / rate < medium->expect_s - 0.1 &&
-        n_all < 600 * (size_t)rate)
+        all->size < sound_bytes_max(medium, limit))
         return status_fail(st, STATUS_CORRUPT,
                            "the file is cut off or damaged: %.2f of %.2f seconds can be decoded",
                            (double)n_all / rate, medium->expect_s);
     const double first = round(medium->start_s * rate);
     double n = medium->length_s >= 0 ? ceil(medium->length_s * rate) : (double)n_all - first;
     n = fmin(n, (double)n_all - first + rate / 10); /* the same tenth, as silence */
-    if (n > (double)MEDIA_AUDIO_SAMPLES_MAX)
-        return status_fail(
-            st, STATUS_LIMIT, "the clip is %s%.1f seconds long; at most %d seconds are taken",
-            (double)n_all > 600 * rate ? "more than " : "", n / rate, DECODE_SECONDS_MAX);
+    out->sound_cut = n > (double)limit->seconds * rate;
+    if (out->sound_cut && !limit->cut)
+        return status_fail(st, STATUS_LIMIT,
+                           "the clip is %s%.1f seconds long; at most %zu seconds are taken",
+                           all->size >= sound_bytes_max(medium, limit) ? "more than " : "",
+                           n / rate, limit->seconds);
+    n = fmin(n, (double)limit->seconds * rate);
     if (n < 1)
         return status_fail(st, STATUS_INVALID, "there is no sound in it");
     const size_t count = (size_t)n;
@@ -94,8 +108,7 @@ bool sound_cut(struct decoded *out, const struct buffer *all, const struct mediu
         }
         samples[i] = fminf(fmaxf(value, -1.0F), 1.0F);
     }
-    out->height = 0;
-    out->width = count;
+    out->samples = count;
     buffer_append(&out->bytes, samples, count * sizeof *samples);
     heap_free(samples);
     return true;

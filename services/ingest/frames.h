@@ -20,8 +20,13 @@ void frame_upright(struct decoded *out, const uint8_t *in, size_t height, size_t
 MUST_CHECK bool frame_resize(struct decoded *frame, size_t budget, size_t tile_px,
                              struct status *st);
 
-/* The clip out of everything that was decoded (float32, 16 kHz): what the encoder put in front is
- * cut off, and what is behind its end. Refuses what is longer than DECODE_SECONDS_MAX, shorter than
- * the file's header tells, or not numbers; clamps to [-1, 1]. */
+/* So many bytes are decoded at most. */
+size_t sound_bytes_max(const struct medium *medium, const struct sound_limit *limit);
+
+/* The clip out of what was decoded (float32, 16 kHz): what the encoder put in front is cut off, and
+ * what is behind its end. `all` is everything, or more than the limit. Refuses or cuts what is
+ * longer than that; refuses what is shorter than the file's header tells, or not numbers; clamps to
+ * [-1, 1]. Appends to out->bytes. */
 MUST_CHECK bool sound_cut(struct decoded *out, const struct buffer *all,
-                          const struct medium *medium, struct status *st);
+                          const struct medium *medium, const struct sound_limit *limit,
+                          struct status *st);

@@ -17,13 +17,22 @@
 
 enum item_state { ITEM_WAITS, ITEM_RUNS, ITEM_DONE };
 
+/* Words for what is wanted: the blob's name, and how it is spoken of. */
+static const char *const names[WANTS] = {
+    [WANT_PICTURE] = "image", [WANT_SOUND] = "audio", [WANT_VIDEO] = "video"};
+
 struct item {
     enum item_state state;
     uint64_t ticket;
-    enum decode_want want;
+    enum medium_want want;
     struct blob *file; /* until it is handed over */
-    struct blob *frames;
-    size_t height, width;
+    struct children_end end;
+};
+
+/* How media are wanted; from a job's fields, or the options. */
+struct wish {
+    size_t image_budget, video_budget, video_frames_max, video_sound_s;
+    double video_fps;
 };
 
 struct job {
@@ -31,7 +40,7 @@ struct job {
     struct rid rid;
     uint32_t epoch;
     uint64_t order; /* of arrival */
-    size_t budget;
+    struct wish wish;
     struct item items[BLOBS_MAX];
     size_t n;
 };
@@ -39,18 +48,63 @@ struct job {
 struct ingest {
     struct children *children;
     struct job jobs[JOBS_MAX];
-    size_t tile_px, budget;
+    size_t tile_px;
+    struct wish wish;
     uint64_t tickets;
 };
 
-static bool check_budget(size_t budget, struct status *st)
+static bool check_budget(const char *name, int64_t budget, struct status *st)
 {
-    static const size_t allowed[] = {70, 140, 280, 560, 1120};
+    static const int64_t allowed[] = {70, 140, 280, 560, 1120};
     for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
         if (budget == allowed[i])
             return true;
-    return status_fail(st, STATUS_INVALID,
-                       "image budget %zu: it is 70, 140, 280, 560 or 1120 soft tokens", budget);
+    return status_fail(st, STATUS_INVALID, "%s %lld: it is 70, 140, 280, 560 or 1120 soft tokens",
+                       name, (long long)budget);
+}
+
+static bool check_wish(const struct wish *wish, struct status *st)
+{
+    if (!(wish->video_fps >= VIDEO_FPS_MIN && wish->video_fps <= VIDEO_FPS_MAX))
+        return status_fail(st, STATUS_INVALID, "video_fps %g: it is %g to %g frames a second",
+                           wish->video_fps, VIDEO_FPS_MIN, VIDEO_FPS_MAX);
+    if (wish->video_frames_max * wish->video_budget > VIDEO_TOKENS_MAX)
+        return status_fail(st, STATUS_LIMIT,
+                           "video_frames_max %zu of video_budget %zu: together at most %d soft "
+                           "tokens",
+                           wish->video_frames_max, wish->video_budget, VIDEO_TOKENS_MAX);
+    return check_budget("image_budget", (int64_t)wish->image_budget, st) &&
+           check_budget("video_budget", (int64_t)wish->video_budget, st);
+}
+
+/* A field of a job, within [min, max]; what is not there stays. */
+static bool field_number(struct span fields, const char *name, size_t min, size_t max, size_t *out,
+                         struct status *st)
+{
+    int64_t value = (int64_t)*out;
+    (void)field_int(fields, name, &value);
+    if (value < (int64_t)min || value > (int64_t)max)
+        return status_fail(st, STATUS_INVALID, "%s %lld: it is %zu to %zu", name, (long long)value,
+                           min, max);
+    *out = (size_t)value;
+    return true;
+}
+
+static bool read_wish(struct wish *wish, struct span fields, struct status *st)
+{
+    int64_t budget = 0;
+    (void)field_int(fields, "image_budget", &budget);
+    if (budget != 0) {
+        if (!check_budget("image_budget", budget, st))
+            return false;
+        wish->image_budget = (size_t)budget;
+    }
+    (void)field_float(fields, "video_fps", &wish->video_fps);
+    return field_number(fields, "video_budget", 1, 1120, &wish->video_budget, st) &&
+           field_number(fields, "video_frames_max", 1, VIDEO_FRAMES_MAX, &wish->video_frames_max,
+                        st) &&
+           field_number(fields, "video_sound_s", 0, VIDEO_SOUND_S_MAX, &wish->video_sound_s, st) &&
+           check_wish(wish, st);
 }
 
 /* A number of an option, within [1, max]. */
@@ -64,6 +118,16 @@ static bool option_number(const struct stage_options *options, const char *name,
         return status_fail(st, STATUS_INVALID, "--%s '%s': a number from 1 to %zu", name, text,
                            max);
     *out = value;
+    return true;
+}
+
+static bool option_fps(const struct stage_options *options, double *fps, struct status *st)
+{
+    const char *text = stage_option(options, "video-fps", "1");
+    char *end;
+    *fps = strtod(text, &end);
+    if (end == text || *end)
+        return status_fail(st, STATUS_INVALID, "--video-fps '%s' is not a number", text);
     return true;
 }
 
@@ -97,8 +161,13 @@ static bool ingest_open(void **out_self, const struct stage_options *options,
         goto fail;
     }
     program[n] = 0;
-    if (!option_number(options, "image-budget", "280", 1120, &in->budget, st) ||
-        !check_budget(in->budget, st) ||
+    in->wish = (struct wish){.video_fps = VIDEO_FPS_DEFAULT,
+                             .video_budget = VIDEO_BUDGET_DEFAULT,
+                             .video_sound_s = VIDEO_SOUND_S_DEFAULT};
+    if (!option_number(options, "image-budget", "280", 1120, &in->wish.image_budget, st) ||
+        !option_number(options, "video-frames", "60", VIDEO_FRAMES_MAX, &in->wish.video_frames_max,
+                       st) ||
+        !option_fps(options, &in->wish.video_fps, st) || !check_wish(&in->wish, st) ||
         !option_number(options, "spares", "2", CHILDREN_MAX / 2, &spares, st) ||
         !option_number(options, "seconds", "20", 600, &wall_s, st) ||
         !read_tile(in, stage_option(options, "media", NULL), st) ||
@@ -118,7 +187,7 @@ static void job_drop(struct ingest *in, struct job *job)
         if (job->items[i].state == ITEM_RUNS)
             children_cancel(in->children, job->items[i].ticket);
         blob_drop(job->items[i].file);
-        blob_drop(job->items[i].frames);
+        buffer_clear(&job->items[i].end.bytes);
     }
     *job = (struct job){0};
 }
@@ -130,6 +199,15 @@ static void ingest_close(void *self)
         job_drop(in, &in->jobs[i]);
     children_free(in->children);
     heap_free(in);
+}
+
+/* WANTS: no name of ours. */
+static enum medium_want want_of(const char *name)
+{
+    int want = 0;
+    while (want < WANTS && strcmp(name, names[want]) != 0)
+        want++;
+    return (enum medium_want)want;
 }
 
 static bool ingest_job(void *self, const struct msg *msg, struct outbox *out, enum fault *fault,
@@ -145,27 +223,24 @@ static bool ingest_job(void *self, const struct msg *msg, struct outbox *out, en
     if (!job)
         return status_fail(st, STATUS_BUSY, "ingest holds %d jobs already", JOBS_MAX);
     *fault = FAULT_REQUEST;
-    int64_t budget = 0;
-    (void)field_int(msg->head.fields, "image_budget", &budget);
-    if (budget != 0 && (budget < 0 || !check_budget((size_t)budget, st)))
-        return budget < 0 ? status_fail(st, STATUS_INVALID, "image budget is negative") : false;
-    for (size_t i = 0; i < msg->head.n_blobs; i++) {
-        const char *name = msg->head.blobs[i].name;
-        if (strcmp(name, "image") != 0 && strcmp(name, "audio") != 0)
-            return status_fail(st, STATUS_UNSUPPORTED, "blob '%s' is neither image nor audio",
-                               name);
-    }
+    struct wish wish = in->wish;
+    if (!read_wish(&wish, msg->head.fields, st))
+        return false;
+    for (size_t i = 0; i < msg->head.n_blobs; i++)
+        if (want_of(msg->head.blobs[i].name) == WANTS)
+            return status_fail(st, STATUS_UNSUPPORTED,
+                               "blob '%s' is neither image, audio nor video",
+                               msg->head.blobs[i].name);
     *job = (struct job){.used = true,
                         .rid = msg->head.rid,
                         .epoch = msg->head.epoch,
                         .order = ++in->tickets,
-                        .budget = budget > 0 ? (size_t)budget : in->budget,
+                        .wish = wish,
                         .n = msg->head.n_blobs};
     for (size_t i = 0; i < job->n; i++)
-        job->items[i] =
-            (struct item){.ticket = ++in->tickets,
-                          .want = msg->head.blobs[i].name[0] == 'i' ? DECODE_PICTURE : DECODE_SOUND,
-                          .file = blob_keep(msg->blobs[i])};
+        job->items[i] = (struct item){.ticket = ++in->tickets,
+                                      .want = want_of(msg->head.blobs[i].name),
+                                      .file = blob_keep(msg->blobs[i])};
     return true; /* the tick that follows hands the items over */
 }
 
@@ -187,29 +262,73 @@ static void fail_item(struct ingest *in, struct job *job, const struct item *ite
         if (&job->items[i] == item)
             number = of;
     }
-    const char *what = item->want == DECODE_PICTURE ? "image" : "audio";
     if (of > 1)
-        (void)status_wrap(st, "%s %zu", what, number);
+        (void)status_wrap(st, "%s %zu", names[item->want], number);
     else
-        (void)status_wrap(st, "%s", what);
+        (void)status_wrap(st, "%s", names[item->want]);
     outbox_fail(out, job->rid, job->epoch, fault, st);
     job_drop(in, job);
+}
+
+/* A blob of the next bytes of a result. */
+static void add_part(struct msg *msg, const char *name, enum blob_type type, const size_t *dims,
+                     size_t n_dims, const uint8_t **bytes)
+{
+    size_t size = type == BLOB_U8 ? 1 : 4;
+    for (size_t i = 0; i < n_dims; i++)
+        size *= dims[i];
+    msg_add_take(msg, name, type, dims, n_dims, blob_copy(*bytes, size));
+    *bytes += size;
+}
+
+/* A video, and what is said of it in the answer: which frames of how many, what was left out. */
+static void add_video(struct msg *msg, const struct children_end *end, size_t number,
+                      struct buffer *notes)
+{
+    const uint8_t *bytes = end->bytes.data;
+    char text[192 + DECODE_NOTE_SIZE];
+    add_part(msg, "video.rgb", BLOB_U8, (size_t[]){end->frames, end->height, end->width, 3}, 4,
+             &bytes);
+    add_part(msg, "video.times", BLOB_I32, &end->frames, 1, &bytes);
+    if (end->samples > 0)
+        add_part(msg, "video.pcm", BLOB_F32, &end->samples, 1, &bytes);
+    int n = snprintf(text, sizeof text,
+                     "%s{\"kind\":\"video\",\"number\":%zu,\"length_ms\":%zu,\"frames\":%zu,"
+                     "\"frames_in_file\":%zu,\"sound_ms\":%zu",
+                     notes->size == 0 ? "[" : ",", number, end->length_ms, end->frames,
+                     end->frames_seen, end->samples / (MEDIA_AUDIO_RATE_HZ / 1000));
+    if (end->note[0])
+        (void)snprintf(text + n, sizeof text - (size_t)n, ",\"left_out\":\"%s\"", end->note);
+    for (char *c = text + n + (end->note[0] ? 13 : 0); *c && c[1]; c++)
+        if (*c == '"' || *c == '\\')
+            *c = '\'';
+    buffer_append_text(notes, text);
+    buffer_append_text(notes, "}");
 }
 
 static void finish_job(struct ingest *in, struct job *job, struct outbox *out)
 {
     struct msg *msg = heap_new(1, sizeof *msg);
+    struct buffer notes = {0};
+    size_t videos = 0;
     msg->head.kind = MSG_RESULT;
     msg->head.last = true;
     for (size_t i = 0; i < job->n; i++) {
         struct item *item = &job->items[i];
-        if (item->want == DECODE_PICTURE)
-            msg_add_take(msg, "image.rgb", BLOB_U8, (size_t[]){item->height, item->width, 3}, 3,
-                         item->frames);
+        const struct children_end *end = &item->end;
+        const uint8_t *bytes = end->bytes.data;
+        if (item->want == WANT_PICTURE)
+            add_part(msg, "image.rgb", BLOB_U8, (size_t[]){end->height, end->width, 3}, 3, &bytes);
+        else if (item->want == WANT_SOUND)
+            add_part(msg, "audio.pcm", BLOB_F32, &end->samples, 1, &bytes);
         else
-            msg_add_take(msg, "audio.pcm", BLOB_F32, &item->width, 1, item->frames);
-        item->frames = NULL;
+            add_video(msg, end, ++videos, &notes);
     }
+    if (notes.size > 0) {
+        buffer_append_text(&notes, "]");
+        msg_add_take(msg, "notes", BLOB_JSON, &notes.size, 1, blob_copy(notes.data, notes.size));
+    }
+    buffer_clear(&notes);
     outbox_result_take(out, job->rid, job->epoch, msg);
     heap_free(msg);
     job_drop(in, job);
@@ -234,11 +353,13 @@ static struct item *find_item(struct ingest *in, uint64_t ticket, struct job **o
     return NULL;
 }
 
+/* The samples are at the end of a result, also of a video's. */
 static bool samples_finite(const struct children_end *end)
 {
-    for (size_t i = 0; i < end->width; i++) {
+    const uint8_t *first = end->bytes.data + end->bytes.size - end->samples * sizeof(float);
+    for (size_t i = 0; i < end->samples; i++) {
         float value;
-        memcpy(&value, end->frames.data + i * sizeof value, sizeof value);
+        memcpy(&value, first + i * sizeof value, sizeof value);
         if (!(fabsf(value) <= 1.0F))
             return false;
     }
@@ -250,23 +371,20 @@ static void take_end(struct ingest *in, struct children_end *end, struct outbox 
     struct job *job = NULL;
     struct item *item = find_item(in, end->ticket, &job);
     assert(item); /* a cancelled item has no end */
-    if (end->ok && item->want == DECODE_SOUND && !samples_finite(end)) {
+    if (end->ok && !samples_finite(end)) {
         end->ok = false;
         (void)status_fail(&end->st, STATUS_INTERNAL, "the decoder's samples are not believed");
     }
     outbox_work(out);
     if (!end->ok) {
-        buffer_clear(&end->frames);
+        buffer_clear(&end->bytes);
         fail_item(in, job, item, out, FAULT_REQUEST, &end->st);
         return;
     }
-    log_debug("medium decoded", "height=%zu width=%zu child_ms=%.1f", end->height, end->width,
-              end->took_us / 1000.0);
+    log_debug("medium decoded", "height=%zu width=%zu frames=%zu samples=%zu child_ms=%.1f",
+              end->height, end->width, end->frames, end->samples, end->took_us / 1000.0);
     item->state = ITEM_DONE;
-    item->height = end->height;
-    item->width = end->width;
-    item->frames = blob_copy(end->frames.data, end->frames.size);
-    buffer_clear(&end->frames);
+    item->end = *end; /* with its bytes */
     if (all_done(job))
         finish_job(in, job, out);
 }
@@ -300,8 +418,15 @@ static void give_items(struct ingest *in, struct outbox *out)
             fail_item(in, job, item, out, FAULT_STAGE, &st);
             continue;
         }
+        const struct wish *wish = &job->wish;
+        const bool video = item->want == WANT_VIDEO;
         const struct decode_request request = {
-            .want = item->want, .budget = (uint32_t)job->budget, .tile_px = (uint32_t)in->tile_px};
+            .want = item->want,
+            .budget = (uint32_t)(video ? wish->video_budget : wish->image_budget),
+            .tile_px = (uint32_t)in->tile_px,
+            .frames_max = (uint32_t)wish->video_frames_max,
+            .sound_s = (uint32_t)wish->video_sound_s,
+            .fps = wish->video_fps};
         const struct span file = span_of(blob_data(item->file), blob_size(item->file));
         if (!children_give(in->children, item->ticket, &request, file, &st)) {
             fail_item(in, job, item, out, FAULT_STAGE, &st);
@@ -363,14 +488,18 @@ static size_t ingest_running(void *self, struct rid *rids, size_t max)
 static const struct stage_option_row options[] = {
     {"media", "FILE", "the projector file (mmproj), for the size of pictures"},
     {"image-budget", "N", "soft tokens a picture: 70, 140, 280, 560 or 1120 (280)"},
+    {"video-frames", "N", "frames of a video at most, 1 to 240 (60)"},
+    {"video-fps", "N", "frames shown of each second of a video, 0.01 to 30 (1)"},
     {"spares", "N", "decoders kept ready (2)"},
-    {"seconds", "N", "after so many seconds a decoder is killed (20)"},
+    {"seconds", "N",
+     "after so many seconds a decoder is killed; three times as many for a video (20)"},
     {NULL, NULL, NULL},
 };
 
 const struct stage ingest_stage = {
     .name = "ingest",
-    .about = "Turns pictures and sounds into frames for the model, each in a process of its own.",
+    .about = "Turns pictures, sounds and videos into frames for the model, each in a process of "
+             "its own.",
     .options = options,
     .open = ingest_open,
     .job = ingest_job,

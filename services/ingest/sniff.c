@@ -37,10 +37,18 @@ static bool is_ogg(struct span b)
     return starts(b, 0, "OggS", 4);
 }
 
+/* Files of old QuickTime have no ftyp. */
 static bool is_mp4(struct span b)
 {
+    if (starts(b, 4, "moov", 4) || starts(b, 4, "mdat", 4) || starts(b, 4, "wide", 4))
+        return true;
     return starts(b, 4, "ftyp", 4) && !starts(b, 8, "hei", 3) && !starts(b, 8, "mif1", 4) &&
            !starts(b, 8, "avif", 4);
+}
+
+static bool is_webm(struct span b)
+{
+    return starts(b, 0, "\x1a\x45\xdf\xa3", 4);
 }
 
 /* MPEG audio has no magic: an ID3 tag, or a frame header of layer III with no reserved value. */
@@ -52,32 +60,47 @@ static bool is_mp3(struct span b)
            (b.data[1] & 0x18) != 0x08 && (b.data[2] & 0xf0) != 0xf0 && (b.data[2] & 0x0c) != 0x0c;
 }
 
+// clang-format off
 static const struct {
-    enum medium_kind kind; /* of PNG and Ogg the walker says which */
+    enum medium_kind kind; /* of PNG, Ogg and WebM the walker says which */
+    enum medium_want want;
     bool (*is)(struct span bytes);
     bool (*walk)(struct medium *out, struct span bytes, struct status *st);
 } rows[] = {
-    {MEDIUM_PNG, is_png, sniff_png},     {MEDIUM_JPEG, is_jpeg, sniff_jpeg},
-    {MEDIUM_WEBP, is_webp, sniff_webp},  {MEDIUM_WAV, is_wav, sniff_wav},
-    {MEDIUM_FLAC, is_flac, sniff_flac},  {MEDIUM_OGG_OPUS, is_ogg, sniff_ogg},
-    {MEDIUM_MP4_AAC, is_mp4, sniff_mp4}, {MEDIUM_MP3, is_mp3, sniff_mp3},
+    {MEDIUM_PNG,        WANT_PICTURE, is_png,  sniff_png},
+    {MEDIUM_JPEG,       WANT_PICTURE, is_jpeg, sniff_jpeg},
+    {MEDIUM_WEBP,       WANT_PICTURE, is_webp, sniff_webp},
+    {MEDIUM_WAV,        WANT_SOUND,   is_wav,  sniff_wav},
+    {MEDIUM_FLAC,       WANT_SOUND,   is_flac, sniff_flac},
+    {MEDIUM_OGG_OPUS,   WANT_SOUND,   is_ogg,  sniff_ogg},
+    {MEDIUM_MP4_AAC,    WANT_SOUND,   is_mp4,  sniff_mp4_sound},
+    {MEDIUM_WEBM_OPUS,  WANT_SOUND,   is_webm, sniff_webm_sound},
+    {MEDIUM_MP4_VIDEO,  WANT_VIDEO,   is_mp4,  sniff_mp4_video},
+    {MEDIUM_WEBM_VIDEO, WANT_VIDEO,   is_webm, sniff_webm_video},
+    {MEDIUM_MP3,        WANT_SOUND,   is_mp3,  sniff_mp3},
 };
+// clang-format on
 
 static const char *const names[MEDIUM_KINDS] = {
-    [MEDIUM_PNG] = "PNG",     [MEDIUM_PNG_DEEP] = "PNG",      [MEDIUM_JPEG] = "JPEG",
-    [MEDIUM_WEBP] = "WebP",   [MEDIUM_WAV] = "WAV",           [MEDIUM_FLAC] = "FLAC",
-    [MEDIUM_MP3] = "MP3",     [MEDIUM_OGG_OPUS] = "Ogg Opus", [MEDIUM_OGG_VORBIS] = "Ogg Vorbis",
+    [MEDIUM_PNG] = "PNG",
+    [MEDIUM_PNG_DEEP] = "PNG",
+    [MEDIUM_JPEG] = "JPEG",
+    [MEDIUM_WEBP] = "WebP",
+    [MEDIUM_WAV] = "WAV",
+    [MEDIUM_FLAC] = "FLAC",
+    [MEDIUM_MP3] = "MP3",
+    [MEDIUM_OGG_OPUS] = "Ogg Opus",
+    [MEDIUM_OGG_VORBIS] = "Ogg Vorbis",
     [MEDIUM_MP4_AAC] = "MP4",
+    [MEDIUM_WEBM_OPUS] = "WebM/MKV",
+    [MEDIUM_WEBM_VORBIS] = "WebM/MKV",
+    [MEDIUM_MP4_VIDEO] = "MP4",
+    [MEDIUM_WEBM_VIDEO] = "WebM/MKV",
 };
 
 const char *medium_name(enum medium_kind kind)
 {
     return names[kind];
-}
-
-bool medium_is_picture(enum medium_kind kind)
-{
-    return kind <= MEDIUM_WEBP;
 }
 
 /* What people send instead; only so that the answer names it. */
@@ -98,11 +121,13 @@ static const char *foreign_name(struct span b)
         {0, "<!DOCTYPE", "a web page"},
         {0, "<html", "a web page"},
         {0, "PK", "a ZIP archive"},
-        {0, "\x1a\x45\xdf\xa3", "a Matroska or WebM file"},
         {8, "hei", "a HEIC picture"},
         {8, "mif1", "a HEIF picture"},
         {8, "avif", "an AVIF picture"},
         {8, "AVI ", "an AVI video"},
+        {0, "FLV\x01", "an FLV video"},
+        {0, "\x47\x40", "an MPEG transport stream"},
+        {0, "\x30\x26\xb2\x75\x8e\x66\xcf\x11", "a Windows Media file"},
         {0, "FORM", "an AIFF sound"},
         {0, "#!AMR", "an AMR sound"},
     };
@@ -115,24 +140,54 @@ static const char *foreign_name(struct span b)
     return "text";
 }
 
-bool sniff(struct medium *out, struct span bytes, bool want_picture, struct status *st)
+bool sniff_foreign_codec(const char *name, struct span word, struct status *st)
 {
-    const char *wanted = want_picture ? "picture (PNG, JPEG and WebP are read)"
-                                      : "sound (WAV, FLAC, MP3, Ogg Opus, Ogg Vorbis and AAC in "
-                                        "MP4 are read)";
+    char shown[SOUND_NAME_SIZE] = "an unknown codec";
+    for (size_t i = 0; i < word.size && i < sizeof shown - 1; i++) {
+        shown[i] = (char)(word.data[i] > ' ' && word.data[i] <= '~' ? word.data[i] : '?');
+        shown[i + 1] = 0;
+    }
+    return status_fail(st, STATUS_UNSUPPORTED,
+                       "the video in it is %s; H.264, HEVC, VP8 and VP9 are read",
+                       name ? name : shown);
+}
+
+bool sniff_video_size(struct medium *out, size_t width, size_t height, struct status *st)
+{
+    if (width == 0 || height == 0)
+        return status_fail(st, STATUS_CORRUPT, "the size is %zu x %zu px", width, height);
+    if (width > VIDEO_PIXELS_MAX / height)
+        return status_fail(st, STATUS_LIMIT,
+                           "%zu x %zu px are too many: at most %u million pixels a frame are taken",
+                           width, height, VIDEO_PIXELS_MAX / 1000000);
+    out->width_px = width;
+    out->height_px = height;
+    return true;
+}
+
+bool sniff(struct medium *out, struct span bytes, enum medium_want want, struct status *st)
+{
+    static const char *const wanted[WANTS] = {
+        [WANT_PICTURE] = "picture (PNG, JPEG and WebP are read)",
+        [WANT_SOUND] = "sound (WAV, FLAC, MP3, Ogg Opus, Ogg Vorbis, AAC in MP4, Opus and Vorbis "
+                       "in WebM are read)",
+        [WANT_VIDEO] = "video (H.264, HEVC, VP8 and VP9 in MP4, MOV, WebM and MKV are read)"};
+    const char *found = NULL;
     if (bytes.size == 0)
         return status_fail(st, STATUS_INVALID, "the file is empty");
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (!rows[i].is(bytes))
             continue;
-        if (medium_is_picture(rows[i].kind) != want_picture)
-            return status_fail(st, STATUS_UNSUPPORTED, "not a %s: it is %s", wanted,
-                               names[rows[i].kind]);
+        if (rows[i].want != want) {
+            found = rows[i].is == is_ogg ? "Ogg" : names[rows[i].kind];
+            continue;
+        }
         struct medium medium = {.kind = rows[i].kind, .orientation = 1, .length_s = -1.0};
         if (!rows[i].walk(&medium, bytes, st))
             return status_wrap(st, "%s", names[medium.kind]);
         *out = medium;
         return true;
     }
-    return status_fail(st, STATUS_UNSUPPORTED, "not a %s: it is %s", wanted, foreign_name(bytes));
+    return status_fail(st, STATUS_UNSUPPORTED, "not a %s: it is %s", wanted[want],
+                       found ? found : foreign_name(bytes));
 }

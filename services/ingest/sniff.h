@@ -12,6 +12,10 @@
 
 #define PICTURE_PIXELS_MAX 64000000U
 #define PICTURE_SIDE_MAX 65535U
+#define VIDEO_PIXELS_MAX 9000000U /* a frame: 4096 x 2160 */
+
+/* What a medium is wanted as; several kinds of files can be two of these. */
+enum medium_want { WANT_PICTURE, WANT_SOUND, WANT_VIDEO, WANTS };
 
 enum medium_kind {
     MEDIUM_PNG,
@@ -24,29 +28,43 @@ enum medium_kind {
     MEDIUM_OGG_OPUS,
     MEDIUM_OGG_VORBIS,
     MEDIUM_MP4_AAC,
+    MEDIUM_WEBM_OPUS,
+    MEDIUM_WEBM_VORBIS,
+    MEDIUM_MP4_VIDEO,
+    MEDIUM_WEBM_VIDEO,
     MEDIUM_KINDS
 };
 
+enum video_codec { VIDEO_H264, VIDEO_HEVC, VIDEO_VP8, VIDEO_VP9, VIDEO_CODECS };
+
+#define SOUND_NAME_SIZE 32
+
 struct medium {
     enum medium_kind kind;
-    size_t width_px, height_px; /* pictures: as stored */
-    int orientation;            /* pictures: EXIF, 1 to 8 */
+    size_t width_px, height_px; /* pictures and videos: as stored */
+    int orientation;            /* pictures and videos: as in EXIF, 1 to 8 */
+    enum video_codec codec;     /* videos */
+    /* Videos: the codec of the first sound track, "" when there is none; has_sound: sniff with
+     * WANT_SOUND takes the file. */
+    char sound_name[SOUND_NAME_SIZE];
+    bool has_sound;
     /* Sound: where the clip begins in what the decoder puts out (encoders add silence in front; a
      * negative start is filled with silence), and how long it is; negative length: to the end. */
     double start_s, length_s;
     /* Sound: decoded output shorter than this was cut off; 0: the header does not say. */
     double expect_s;
-    /* MP4: where the first entry of the edit list is, 0: none. Version 1 has 64-bit entries. */
+    /* Videos: start_s and length_s are those of what is shown, of the track's own times.
+     * MP4: where the first entry of the edit list is, 0: none; version 1 has 64-bit entries. */
     size_t edit_at;
     int edit_version;
 };
 
 const char *medium_name(enum medium_kind kind); /* "PNG"; static */
-bool medium_is_picture(enum medium_kind kind);
 
-/* Fails in words that may be shown to the sender: not a picture (or sound) but what it is, cut off,
- * too large. */
-MUST_CHECK bool sniff(struct medium *out, struct span bytes, bool want_picture, struct status *st);
+/* Fails in words that may be shown to the sender: not a picture (or sound, or video) but what it
+ * is, cut off, too large, "MP4: AV1 in it; ...". */
+MUST_CHECK bool sniff(struct medium *out, struct span bytes, enum medium_want want,
+                      struct status *st);
 
 /* The parts of sniff, one for each container; `out` has kind set and defaults. */
 MUST_CHECK bool sniff_png(struct medium *out, struct span bytes, struct status *st);
@@ -56,4 +74,13 @@ MUST_CHECK bool sniff_wav(struct medium *out, struct span bytes, struct status *
 MUST_CHECK bool sniff_flac(struct medium *out, struct span bytes, struct status *st);
 MUST_CHECK bool sniff_mp3(struct medium *out, struct span bytes, struct status *st);
 MUST_CHECK bool sniff_ogg(struct medium *out, struct span bytes, struct status *st);
-MUST_CHECK bool sniff_mp4(struct medium *out, struct span bytes, struct status *st);
+MUST_CHECK bool sniff_mp4_sound(struct medium *out, struct span bytes, struct status *st);
+MUST_CHECK bool sniff_mp4_video(struct medium *out, struct span bytes, struct status *st);
+MUST_CHECK bool sniff_webm_sound(struct medium *out, struct span bytes, struct status *st);
+MUST_CHECK bool sniff_webm_video(struct medium *out, struct span bytes, struct status *st);
+
+/* A track of a codec that is not read: STATUS_UNSUPPORTED, naming it. name may be NULL: then the
+ * container's own word is shown as far as it is printable. */
+bool sniff_foreign_codec(const char *name, struct span word, struct status *st);
+MUST_CHECK bool sniff_video_size(struct medium *out, size_t width, size_t height,
+                                 struct status *st);

@@ -9,12 +9,15 @@
 
 #include <cmocka.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #define HOSTILE "tests/services/ingest/hostile_decoder.py"
 
-static const struct decode_request picture = {.want = DECODE_PICTURE, .budget = 4, .tile_px = 8};
+static const struct decode_request picture = {.want = WANT_PICTURE, .budget = 4, .tile_px = 8};
+static const struct decode_request video = {
+    .want = WANT_VIDEO, .budget = 4, .tile_px = 8, .frames_max = 3, .sound_s = 1, .fps = 1};
 
 /* Wait for what happens next, at most `ms`. */
 static void rest(struct children *c, int ms)
@@ -28,7 +31,8 @@ static void rest(struct children *c, int ms)
     (void)poll(polls, (nfds_t)n, wait_ms >= 0 && wait_ms < ms ? wait_ms : ms);
 }
 
-static void give(struct children *c, uint64_t ticket, const char *file)
+static void give_as(struct children *c, const struct decode_request *request, uint64_t ticket,
+                    const char *file)
 {
     struct status st = {0};
     struct children_end end;
@@ -38,7 +42,12 @@ static void give(struct children *c, uint64_t ticket, const char *file)
         assert_false(children_poll(c, &end));
     }
     assert_true(children_ready(c));
-    assert_true(children_give(c, ticket, &picture, span_text(file), &st));
+    assert_true(children_give(c, ticket, request, span_text(file), &st));
+}
+
+static void give(struct children *c, uint64_t ticket, const char *file)
+{
+    give_as(c, &picture, ticket, file);
 }
 
 static struct children_end next_end(struct children *c)
@@ -76,15 +85,44 @@ static void test_lies(void **state)
         assert_int_equal(end.died, cases[i].died);
         if (!strstr(end.st.text, cases[i].words))
             fail_msg("deed %s: '%s'", cases[i].deed, end.st.text);
-        assert_null(end.frames.data);
+        assert_null(end.bytes.data);
     }
     give(c, 1, "g");
     struct children_end end = next_end(c);
     assert_true(end.ok);
     assert_int_equal(end.height, 8);
     assert_int_equal(end.width, 16);
-    assert_int_equal(end.frames.size, 8 * 16 * 3);
-    buffer_clear(&end.frames);
+    assert_int_equal(end.bytes.size, 8 * 16 * 3);
+    buffer_clear(&end.bytes);
+    children_free(c);
+}
+
+/* A result of a video: as many frames, times and samples as were wanted, and no more. */
+static void test_lies_about_a_video(void **state)
+{
+    (void)state;
+    struct status st = {0};
+    struct children *c;
+    assert_true(children_new(&c, HOSTILE, 2, 20000, &st));
+    static const char *const lies[] = {"4 frames",    "many in file", "long",   "loud",
+                                       "a byte more", "0 frames",     "picture"};
+    for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+        char deed[32];
+        (void)snprintf(deed, sizeof deed, "v%s", lies[i]);
+        give_as(c, &video, i, deed);
+        const struct children_end end = next_end(c);
+        if (end.ok || !strstr(end.st.text, "not believed"))
+            fail_msg("%s: '%s'", lies[i], end.st.text);
+    }
+    give_as(c, &video, 9, "vtruth");
+    struct children_end end = next_end(c);
+    assert_true(end.ok);
+    assert_int_equal(end.frames, 3);
+    assert_int_equal(end.samples, 16000);
+    assert_int_equal(end.length_ms, 3210);
+    assert_int_equal(end.bytes.size, 3 * (8 * 16 * 3 + 4) + 64000);
+    assert_string_equal(end.note, "left ?out");
+    buffer_clear(&end.bytes);
     children_free(c);
 }
 
@@ -113,7 +151,7 @@ static void test_cancelled_has_no_end(void **state)
     give(c, 8, "g");
     struct children_end end = next_end(c);
     assert_int_equal(end.ticket, 8);
-    buffer_clear(&end.frames);
+    buffer_clear(&end.bytes);
     children_free(c);
 }
 
@@ -139,9 +177,8 @@ static void test_broken(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_lies),
-        cmocka_unit_test(test_hangs),
-        cmocka_unit_test(test_cancelled_has_no_end),
+        cmocka_unit_test(test_lies),   cmocka_unit_test(test_lies_about_a_video),
+        cmocka_unit_test(test_hangs),  cmocka_unit_test(test_cancelled_has_no_end),
         cmocka_unit_test(test_broken),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,7 @@
 """What the tests of ingest share: run the decoders on many files in one process."""
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -17,6 +18,12 @@ def program():
     return found
 
 
+def numbers(words):
+    """What an answer says of the result: height, width, frames, samples, frames_seen, length_ms."""
+    assert words.startswith('ok '), words
+    return {name: int(value) for name, value in re.findall(r'(\w+)=(\d+)', words)}
+
+
 class Decoder:
     def __init__(self, folder):
         self.folder, self.n = folder, 0
@@ -28,7 +35,7 @@ class Decoder:
         return path
 
     def run(self, items, sizes=()):
-        """items: [(picture|sound, bytes)] -> [(words, result bytes or None)]"""
+        """items: [(picture|sound|video, bytes)] -> [(words, result bytes or None)]"""
         jobs = [(want, self.path(data)) for want, data in items]
         text = ''.join(f'{want} {path} {path}.out\n' for want, path in jobs)
         done = subprocess.run([program(), '--decode-files', *map(str, sizes)], input=text, text=True,

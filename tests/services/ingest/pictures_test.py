@@ -4,6 +4,7 @@ import struct
 import zlib
 
 import pytest
+from conftest import numbers
 
 np = pytest.importorskip('numpy')
 Image = pytest.importorskip('PIL.Image')
@@ -51,9 +52,8 @@ def pillow(data):
 
 def pixels(answer):
     words, data = answer
-    assert words.startswith('ok '), words
-    h, w = map(int, words.split()[1:])
-    return np.frombuffer(data, np.uint8).reshape(h, w, 3)
+    said = numbers(words)
+    return np.frombuffer(data, np.uint8).reshape(said['height'], said['width'], 3)
 
 
 REFUSED = {

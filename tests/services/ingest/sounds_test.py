@@ -4,6 +4,7 @@ import struct
 import subprocess
 
 import pytest
+from conftest import numbers
 
 np = pytest.importorskip('numpy')
 
@@ -40,9 +41,8 @@ def chirp(n, rate):
 
 def samples(answer):
     words, data = answer
-    assert words.startswith('ok 0 '), words
     x = np.frombuffer(data, '<f4')
-    assert len(x) == int(words.split()[2])
+    assert len(x) == numbers(words)['samples']
     return x
 
 
@@ -133,13 +133,15 @@ CODECS = {
     'vorbis': ('-c:a libvorbis -q:a 6 -f ogg', 1),
     'aac in mp4': ('-c:a aac -b:a 128k -f mp4', 1),
     'aac in mp4, index first': ('-c:a aac -b:a 128k -movflags faststart -f mp4', 1),
+    'opus in webm': ('-c:a libopus -b:a 96k -f webm', None),
+    'vorbis in webm': ('-c:a libvorbis -q:a 6 -f webm', None),
     'aac in fragmented mp4': ('-c:a aac -b:a 128k -movflags frag_keyframe+empty_moov -f mp4', None),
 }
 
 
 @pytest.mark.parametrize('rate', (16000, 44100))
 def test_compressed(decoder, rate, tmp_path):
-    """Aligned within 1 ms of the original; the length too, where the format tells it (else None)."""
+    """Aligned within 1 ms of the original (Opus in WebM: 5 ms); the length too, where the format tells it (else None)."""
     if not shutil.which('ffmpeg'):
         pytest.skip('no ffmpeg to make compressed sound')
     n = 2 * rate + 333
@@ -159,7 +161,8 @@ def test_compressed(decoder, rate, tmp_path):
     expected = chirp(length, RATE)
     for name, answer in zip(items, decoder.run([('sound', data) for data in items.values()])):
         x = samples(answer)
-        assert abs(lag_ms(x, expected)) <= 1, (name, lag_ms(x, expected))
+        # GStreamer leaves 4.4 ms of what an Opus encoder put in front, when a WebM has 16 kHz.
+        assert abs(lag_ms(x, expected)) <= (5 if name == 'opus in webm' else 1), (name, lag_ms(x, expected))
         slack = CODECS[name][1]
         if slack is not None:
             assert abs(len(x) - length) <= 1 + slack, (name, len(x), length)
