@@ -18,6 +18,7 @@
 
 const struct body_rule api_chat_rules[API_CHAT_RULES] = {
     {"messages[].content[].image_url.url", BODY_DATA_URL, "image"},
+    {"messages[].content[].video_url.url", BODY_DATA_URL, "video"},
     {"messages[].content[].input_audio.data", BODY_BASE64, "audio"},
     {"tools", BODY_RAW, NULL},
 };
@@ -28,8 +29,9 @@ struct chat_params {
     const json_t *messages;
     bool stream, include_usage, tools, without_tools;
     bool effort_given, effort, enable_given, enable, thinking_given, thinking, preserve_thinking;
-    int64_t max_tokens, max_completion_tokens, top_k, seed, image_budget, n, top_logprobs;
-    double temperature, top_p, min_p;
+    int64_t max_tokens, max_completion_tokens, top_k, seed, n, top_logprobs;
+    int64_t image_budget, video_budget, video_frames_max, video_sound_s;
+    double temperature, top_p, min_p, video_fps;
     struct span stops[STOPS_MAX];
     size_t n_stops;
     struct span ignored;
@@ -174,17 +176,28 @@ READ(read_template_options)
     return reader_object(r, value, rows, sizeof rows / sizeof *rows, into);
 }
 
-READ(read_image_budget)
+READ(read_budget)
 {
     static const int64_t budgets[] = {70, 140, 280, 560, 1120};
-    struct chat_params *params = into;
+    int64_t budget;
 
     if (!read_integer(r, value, row, into))
         return false;
+    memcpy(&budget, (const char *)into + row->offset, sizeof budget);
     for (size_t i = 0; i < sizeof budgets / sizeof *budgets; i++)
-        if (params->image_budget == budgets[i])
+        if (budget == budgets[i])
             return true;
     return reader_refuse(r, STATUS_INVALID, "must be 70, 140, 280, 560 or 1120");
+}
+
+static size_t video_frames(const struct chat_params *p)
+{
+    return p->video_frames_max ? (size_t)p->video_frames_max : API_VIDEO_FRAMES;
+}
+
+static size_t video_budget(const struct chat_params *p)
+{
+    return p->video_budget ? (size_t)p->video_budget : API_VIDEO_BUDGET;
 }
 
 READ(read_own_options)
@@ -192,11 +205,25 @@ READ(read_own_options)
     static const struct reader_row rows[] = {
         {"thinking", read_thinking, offsetof(struct chat_params, thinking), 0, 0},
         {"preserve_thinking", read_bool, offsetof(struct chat_params, preserve_thinking), 0, 0},
-        {"image_budget", read_image_budget, offsetof(struct chat_params, image_budget), 1, 4096},
+        {"image_budget", read_budget, offsetof(struct chat_params, image_budget), 1, 4096},
+        {"video_budget", read_budget, offsetof(struct chat_params, video_budget), 1, 4096},
+        {"video_frames_max", read_integer, offsetof(struct chat_params, video_frames_max), 1,
+         API_VIDEO_FRAMES_MAX},
+        {"video_fps", read_number, offsetof(struct chat_params, video_fps), 0.01, 30},
+        {"video_sound_s", read_integer, offsetof(struct chat_params, video_sound_s), 0,
+         API_VIDEO_SOUND_S_MAX},
     };
+    struct chat_params *params = into;
 
     (void)row;
-    return reader_object(r, value, rows, sizeof rows / sizeof *rows, into);
+    if (!reader_object(r, value, rows, sizeof rows / sizeof *rows, into))
+        return false;
+    if (video_frames(params) * video_budget(params) > API_VIDEO_TOKENS_MAX) {
+        (void)reader_enter(r, "video_frames_max");
+        return reader_refuse(r, STATUS_LIMIT, "with this video_budget at most %zu",
+                             API_VIDEO_TOKENS_MAX / video_budget(params));
+    }
+    return true;
 }
 
 READ(read_response_format)
@@ -365,6 +392,14 @@ static void pack_fields(const struct api_context *context, const struct chat_par
     fields_bool(&w, "thinking", p->thinking);
     fields_bool(&w, "preserve_thinking", p->preserve_thinking);
     fields_int(&w, "image_budget", p->image_budget);
+    if (p->video_budget > 0)
+        fields_int(&w, "video_budget", p->video_budget);
+    if (p->video_frames_max > 0)
+        fields_int(&w, "video_frames_max", p->video_frames_max);
+    if (!isnan(p->video_fps))
+        fields_float(&w, "video_fps", p->video_fps);
+    if (p->video_sound_s >= 0)
+        fields_int(&w, "video_sound_s", p->video_sound_s);
     fields_int(&w, "max_tokens", p->max_tokens);
     /* Always said: a stream that goes on elsewhere must draw the same numbers. */
     fields_int(&w, "seed", p->seed >= 0 ? p->seed : -(p->seed + 1));
@@ -381,20 +416,37 @@ static void pack_fields(const struct api_context *context, const struct chat_par
     fields_finish(&w, out);
 }
 
+/* What a medium may become: soft tokens, and bytes of frames. */
+static void expect_medium(const struct chat_params *p, const char *name, size_t *out_tokens,
+                          size_t *out_bytes)
+{
+    size_t pictures = 0;
+    size_t sound_s = 0;
+
+    if (strcmp(name, "image") == 0)
+        pictures = p->image_budget ? (size_t)p->image_budget : API_IMAGE_TOKENS;
+    else if (strcmp(name, "audio") == 0)
+        sound_s = API_AUDIO_SECONDS;
+    else {
+        pictures = video_frames(p) * video_budget(p);
+        sound_s = p->video_sound_s >= 0 ? (size_t)p->video_sound_s : API_VIDEO_SOUND_S;
+    }
+    *out_tokens = pictures + sound_s * API_AUDIO_TOKENS_S;
+    *out_bytes = pictures * API_PATCH_BYTES + sound_s * API_AUDIO_BYTES_S;
+}
+
 static void reserve(const struct chat_params *p, const struct chat_turns *turns,
                     const struct body *body, struct api_request *out)
 {
-    size_t budget = p->image_budget ? (size_t)p->image_budget : API_IMAGE_TOKENS;
     size_t asked = p->max_tokens ? (size_t)p->max_tokens : API_CONTEXT_TOKENS;
     size_t expected = asked < EXPECTED_TOKENS ? asked : EXPECTED_TOKENS;
     size_t media_tokens = 0;
 
     out->reserve_bytes = body_bytes(body) + 8 * asked + API_OUTPUT_BYTES;
     for (size_t i = 0; i < body_media(body); i++) {
-        bool image = strcmp(body_medium(body, i)->name, "image") == 0;
-        size_t tokens = image ? budget : API_AUDIO_TOKENS;
-        size_t frames = image ? budget * API_PATCH_BYTES : API_AUDIO_SAMPLES * sizeof(float);
-        out->reserve_bytes += frames + tokens * API_WIDTH * sizeof(float);
+        size_t tokens, bytes;
+        expect_medium(p, body_medium(body, i)->name, &tokens, &bytes);
+        out->reserve_bytes += bytes + tokens * API_WIDTH * sizeof(float);
         media_tokens += tokens;
     }
     out->work =
@@ -437,6 +489,18 @@ static void make_message(const struct api_context *context, const struct chat_pa
     reserve(params, turns, body, out);
 }
 
+static bool check_videos(struct reader *r)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < body_media(r->body); i++)
+        n += strcmp(body_medium(r->body, i)->name, "video") == 0;
+    if (n <= API_VIDEOS_MAX)
+        return true;
+    (void)reader_enter(r, "messages");
+    return reader_refuse(r, STATUS_LIMIT, "more than %d videos", API_VIDEOS_MAX);
+}
+
 static bool read_request(struct reader *r, const json_t *root, struct chat_turns *turns,
                          struct api_request *out)
 {
@@ -444,12 +508,14 @@ static bool read_request(struct reader *r, const json_t *root, struct chat_turns
     struct chat_params params = {.temperature = NAN,
                                  .top_p = NAN,
                                  .min_p = NAN,
+                                 .video_fps = NAN,
+                                 .video_sound_s = -1,
                                  .top_k = -1,
                                  .seed = (int64_t)(context->random >> 11)};
 
     if (!reader_object(r, root, rows, sizeof rows / sizeof *rows, &params) ||
         !find_pipeline(r, &params, &out->pipeline) || !settle(r, &params) ||
-        !chat_turns_read(r, params.messages, turns))
+        !chat_turns_read(r, params.messages, turns) || !check_videos(r))
         return false;
     make_message(context, &params, turns, r->body, out);
     return true;

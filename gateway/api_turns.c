@@ -11,7 +11,7 @@ struct message {
 };
 struct part {
     struct span type, text;
-    const json_t *image_url, *input_audio;
+    const json_t *image_url, *video_url, *input_audio;
 };
 
 void chat_turns_clear(struct chat_turns *turns)
@@ -43,7 +43,8 @@ static bool keep_value(struct reader *r, const json_t *value, const struct reade
 
 /* ---- media ---- */
 
-struct image_url {
+/* Of a picture or a video. */
+struct media_url {
     const json_t *url;
     struct span detail;
 };
@@ -52,8 +53,9 @@ struct input_audio {
     struct span format;
 };
 
-/* The place of a medium that body.c has decoded. */
-static bool take_medium(struct reader *r, const json_t *value, const char *key, size_t *out)
+/* The place of a medium that body.c has decoded. kind: of the data: URL that is wanted. */
+static bool take_medium(struct reader *r, const json_t *value, const char *key, const char *kind,
+                        size_t *out)
 {
     struct span text;
     size_t mark = reader_enter(r, key);
@@ -70,17 +72,18 @@ static bool take_medium(struct reader *r, const json_t *value, const char *key, 
     if (text.size >= 4 && memcmp(text.data, "http", 4) == 0)
         return reader_refuse(r, STATUS_INVALID,
                              "addresses are not fetched, nothing leaves this machine: send the "
-                             "picture itself as data:image/...;base64,...");
-    return reader_refuse(r, STATUS_INVALID, "must be data:image/...;base64,...");
+                             "%s itself as data:%s/...;base64,...",
+                             strcmp(kind, "image") == 0 ? "picture" : kind, kind);
+    return reader_refuse(r, STATUS_INVALID, "must be data:%s/...;base64,...", kind);
 }
 
 static bool read_image_part(struct reader *r, const struct part *part, size_t *out_medium)
 {
     static const struct reader_row rows[] = {
-        {"url", keep_value, offsetof(struct image_url, url), 0, 0},
-        ROW_TEXT(image_url, detail, 1, 16),
+        {"url", keep_value, offsetof(struct media_url, url), 0, 0},
+        ROW_TEXT(media_url, detail, 1, 16),
     };
-    struct image_url image = {0};
+    struct media_url image = {0};
     size_t mark = reader_enter(r, "image_url");
 
     if (!part->image_url)
@@ -92,7 +95,24 @@ static bool read_image_part(struct reader *r, const struct part *part, size_t *o
         (void)reader_enter(r, "detail");
         return reader_refuse(r, STATUS_INVALID, "must be auto, low or high");
     }
-    if (!take_medium(r, image.url, "url", out_medium))
+    if (!take_medium(r, image.url, "url", "image", out_medium))
+        return false;
+    reader_leave(r, mark);
+    return true;
+}
+
+static bool read_video_part(struct reader *r, const struct part *part, size_t *out_medium)
+{
+    static const struct reader_row rows[] = {
+        {"url", keep_value, offsetof(struct media_url, url), 0, 0},
+    };
+    struct media_url video = {0};
+    size_t mark = reader_enter(r, "video_url");
+
+    if (!part->video_url)
+        return reader_refuse(r, STATUS_INVALID, "is missing");
+    if (!reader_object(r, part->video_url, rows, sizeof rows / sizeof *rows, &video) ||
+        !take_medium(r, video.url, "url", "video", out_medium))
         return false;
     reader_leave(r, mark);
     return true;
@@ -110,7 +130,7 @@ static bool read_audio_part(struct reader *r, const struct part *part, size_t *o
     if (!part->input_audio)
         return reader_refuse(r, STATUS_INVALID, "is missing");
     if (!reader_object(r, part->input_audio, rows, sizeof rows / sizeof *rows, &audio) ||
-        !take_medium(r, audio.data, "data", out_medium))
+        !take_medium(r, audio.data, "data", "audio", out_medium))
         return false;
     reader_leave(r, mark);
     return true;
@@ -133,6 +153,7 @@ static bool read_part(struct reader *r, const json_t *value, bool media_allowed,
         ROW_TEXT(part, type, 1, 32),
         ROW_ANY_TEXT(part, text),
         {"image_url", keep_value, offsetof(struct part, image_url), 0, 0},
+        {"video_url", keep_value, offsetof(struct part, video_url), 0, 0},
         {"input_audio", keep_value, offsetof(struct part, input_audio), 0, 0},
     };
     struct part part = {0};
@@ -142,13 +163,15 @@ static bool read_part(struct reader *r, const json_t *value, bool media_allowed,
         return false;
     bool is_text = span_is(part.type, "text");
     bool is_image = span_is(part.type, "image_url");
+    bool is_video = span_is(part.type, "video_url");
     bool is_audio = span_is(part.type, "input_audio");
     if ((part.text.data && !is_text) || (part.image_url && !is_image) ||
-        (part.input_audio && !is_audio) || (!is_text && !is_image && !is_audio)) {
+        (part.video_url && !is_video) || (part.input_audio && !is_audio) ||
+        (!is_text && !is_image && !is_video && !is_audio)) {
         (void)reader_enter(r, "type");
         return reader_refuse(r, STATUS_INVALID,
-                             "must be text, image_url or input_audio, with the field of that name "
-                             "and no other");
+                             "must be text, image_url, video_url or input_audio, with the field of "
+                             "that name and no other");
     }
     if (is_text && !part.text.data) {
         (void)reader_enter(r, "text");
@@ -158,9 +181,16 @@ static bool read_part(struct reader *r, const json_t *value, bool media_allowed,
         return reader_refuse(r, STATUS_INVALID, "only text can stand in a message of this role");
     if (is_image && !read_image_part(r, &part, &medium))
         return false;
+    if (is_video && !read_video_part(r, &part, &medium))
+        return false;
     if (is_audio && !read_audio_part(r, &part, &medium))
         return false;
-    add_part(out, is_text ? TURN_TEXT : is_image ? TURN_IMAGE : TURN_AUDIO, part.text, medium);
+    add_part(out,
+             is_text    ? TURN_TEXT
+             : is_image ? TURN_IMAGE
+             : is_video ? TURN_VIDEO
+                        : TURN_AUDIO,
+             part.text, medium);
     return true;
 }
 

@@ -83,30 +83,52 @@ static size_t count_blobs(const struct head *head, size_t n, const char *name)
     return count;
 }
 
-/* "image" gives "image.rgb". The nth of the result for the nth that the stage was sent. */
+/* Whether a blob is made from one called `from`: "image.rgb" from "image". */
+static bool is_made_from(const char *name, const char *from)
+{
+    size_t length = strlen(from);
+
+    return strncmp(name, from, length) == 0 && name[length] == '.';
+}
+
+/* The blob that each input of that name must have. */
+static const char *main_blob(const struct stage_row *row, const char *from)
+{
+    for (size_t i = 0; i < ROW_NAMES_MAX && row->gives[i]; i++)
+        if (is_made_from(row->gives[i], from))
+            return row->gives[i];
+    return "";
+}
+
 static bool check_pairs(const struct job *job, const struct head *head, struct status *st)
 {
     const struct request *request = job->request;
+    const struct stage_row *row = job->stage->row;
     size_t n = 0;
 
     for (size_t i = 0; i < request->n_bag; i++) {
         const char *name = request->bag[i].desc.name;
-        size_t length = strlen(name);
+        const char *wanted = main_blob(row, name);
 
-        if (!row_lists(job->stage->row->takes, name))
+        if (!row_lists(row->takes, name))
             continue;
         if (n == head->n_blobs)
             return status_fail(st, STATUS_CORRUPT, "a result of %zu blobs for more inputs", n);
-        if (strncmp(head->blobs[n].name, name, length) != 0 || head->blobs[n].name[length] != '.')
+        if (strcmp(head->blobs[n].name, wanted) != 0)
             return status_fail(st, STATUS_CORRUPT,
                                "blob %zu of the result, '%s', is not made of "
                                "'%s'",
                                n, head->blobs[n].name, name);
         n++;
+        while (n < head->n_blobs && is_made_from(head->blobs[n].name, name) &&
+               strcmp(head->blobs[n].name, wanted) != 0)
+            n++;
     }
+    while (n < head->n_blobs && !strchr(head->blobs[n].name, '.'))
+        n++;
     if (n != head->n_blobs)
-        return status_fail(st, STATUS_CORRUPT, "a result of %zu blobs for %zu inputs",
-                           head->n_blobs, n);
+        return status_fail(st, STATUS_CORRUPT, "blob %zu of the result, '%s', is made of nothing",
+                           n, head->blobs[n].name);
     return true;
 }
 

@@ -25,7 +25,10 @@ enum flow {
 struct stage_row {
     const char *name; /* NULL: any stage that has no row of its own */
     enum flow flow;
-    bool pairs; /* a result's nth blob is made from the job's nth: "image" gives "image.rgb" */
+    /* A result has for each blob of the job, in order, what is made from it: the first of `gives`
+     * that begins with its name and a dot, and others of that name behind it; last those without a
+     * dot. */
+    bool pairs;
     const char *takes[ROW_NAMES_MAX];     /* none: all that is in the bag */
     const char *gives[ROW_NAMES_MAX];     /* none: anything */
     const char *needs[ROW_NAMES_MAX];     /* must be in a result */

@@ -82,6 +82,17 @@ static bool read_bool(const yaml_node_t *node, const char *key, bool *out, struc
     return true;
 }
 
+bool config_fps(const char *text, double *out)
+{
+    char *end = NULL;
+    const double value = text ? strtod(text, &end) : 0;
+
+    if (!text || end == text || *end || !(value >= 0.01 && value <= 30))
+        return false;
+    *out = value;
+    return true;
+}
+
 bool config_size(const char *text, uint64_t *out, struct status *st)
 {
     static const struct {
@@ -211,6 +222,11 @@ static bool read_stage(struct reader *r, struct config *config, void *target, co
         return read_number(value, key, 1, 8, &stage->draft_tokens, st);
     if (strcmp(key, "image_budget") == 0)
         return read_number(value, key, 70, 1120, &stage->image_budget, st);
+    if (strcmp(key, "video_frames") == 0)
+        return read_number(value, key, 1, 240, &stage->video_frames, st);
+    if (strcmp(key, "video_fps") == 0)
+        return config_fps(scalar(value), &stage->video_fps) ||
+               fail_at(st, value, key, "a number from 0.01 to 30");
     if (strcmp(key, "exact") == 0)
         return read_bool(value, key, &stage->exact, st);
     return unknown(value, stage->name, key, st);

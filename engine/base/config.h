@@ -27,6 +27,8 @@ struct config_stage {
     uint64_t kv_bytes;             /* infer: keys and values */
     uint64_t draft_tokens;         /* infer: guesses of the drafter at once */
     uint64_t image_budget;         /* ingest: soft tokens a picture */
+    uint64_t video_frames;         /* ingest: frames of a video at most */
+    double video_fps;              /* ingest: frames shown of each second of a video */
     bool exact;                    /* infer: activations stay float32 */
 };
 
@@ -61,3 +63,6 @@ struct config_stage *config_stage(struct config *config, const char *name);
 
 /* "4GiB", "512MiB", "64KiB" or a plain number to bytes. */
 MUST_CHECK bool config_size(const char *text, uint64_t *out, struct status *st);
+
+/* Frames a second of a video, 0.01 to 30; false when it is none. */
+MUST_CHECK bool config_fps(const char *text, double *out);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #define STREAMS_MAX 256
+#define NOTES_BYTES_MAX 65536
 
 /* An answer under way. */
 struct stream {
@@ -21,6 +22,7 @@ struct stream {
     int64_t created;
     bool streamed, include_usage;
     char *model;
+    struct buffer notes; /* of media, until the opening */
 };
 
 struct format {
@@ -56,6 +58,7 @@ static void stream_clear(struct stream *s)
         s->style->free(s->state);
     parse_free(s->parse);
     heap_free(s->model);
+    buffer_clear(&s->notes);
     *s = (struct stream){0};
 }
 
@@ -85,6 +88,7 @@ static void open_answer(struct stream *s, struct buffer *out)
     struct style_request request = {.rid = s->rid,
                                     .created = s->created,
                                     .model = span_text(s->model),
+                                    .notes = buffer_span(&s->notes),
                                     .stream = s->streamed,
                                     .include_usage = s->include_usage};
 
@@ -197,6 +201,12 @@ static bool read_job(const struct msg *job, struct stream *s, struct status *st)
                            (int)(style.size < 40 ? style.size : 40), (const char *)style.data);
     s->model = heap_text((const char *)model.data, model.size);
     s->skip = job->head.skip;
+    int notes = msg_find(job, "notes", 0);
+    if (notes >= 0 && blob_size(job->blobs[notes]) > NOTES_BYTES_MAX)
+        return status_fail(st, STATUS_CORRUPT, "notes: %zu bytes, at most %d",
+                           blob_size(job->blobs[notes]), NOTES_BYTES_MAX);
+    if (notes >= 0)
+        buffer_append(&s->notes, blob_data(job->blobs[notes]), blob_size(job->blobs[notes]));
     return true;
 }
 

@@ -13,6 +13,7 @@ struct chat_state {
     size_t n_calls;
     struct buffer content, reasoning; /* whole answers only */
     json_t *calls;                    /* whole answers only */
+    json_t *media;                    /* what was made of media; NULL: nothing to say */
 };
 
 static int append(const char *text, size_t size, void *out)
@@ -42,8 +43,8 @@ static json_t *frame(const struct chat_state *s, const char *object)
                      (json_int_t)s->created, "model", s->model);
 }
 
-/* One chunk; takes over delta. finish may be NULL. */
-static void write_chunk(const struct chat_state *s, json_t *delta, const char *finish,
+/* One chunk; takes over delta and own, our part of it. finish and own may be NULL. */
+static void write_chunk(const struct chat_state *s, json_t *delta, const char *finish, json_t *own,
                         struct buffer *out)
 {
     json_t *chunk = frame(s, "chat.completion.chunk");
@@ -53,6 +54,8 @@ static void write_chunk(const struct chat_state *s, json_t *delta, const char *f
         json_pack("[{s:i, s:o, s:s?}]", "index", 0, "delta", delta, "finish_reason", finish));
     if (s->include_usage)
         (void)json_object_set_new(chunk, "usage", json_null());
+    if (own)
+        (void)json_object_set_new(chunk, "millrace", own);
     buffer_append_text(out, "data: ");
     write_json(chunk, out);
     buffer_append_text(out, "\n\n");
@@ -77,8 +80,12 @@ static void *chat_begin(const struct style_request *request, struct buffer *out)
     s->stream = request->stream;
     s->include_usage = request->include_usage && request->stream;
     s->calls = json_array();
+    if (request->notes.size > 0)
+        s->media = json_loadb((const char *)request->notes.data, request->notes.size,
+                              JSON_REJECT_DUPLICATES, NULL);
     if (s->stream)
-        write_chunk(s, json_pack("{s:s, s:s}", "role", "assistant", "content", ""), NULL, out);
+        write_chunk(s, json_pack("{s:s, s:s}", "role", "assistant", "content", ""), NULL,
+                    s->media ? json_pack("{s:O}", "media", s->media) : NULL, out);
     return s;
 }
 
@@ -100,7 +107,7 @@ static void stream_event(struct chat_state *s, const struct parse_event *event, 
         break;
     }
     }
-    write_chunk(s, delta, NULL, out);
+    write_chunk(s, delta, NULL, NULL, out);
 }
 
 static void chat_event(void *state, const struct parse_event *event, struct buffer *out)
@@ -145,7 +152,7 @@ static json_t *timings(const struct style_end *end)
 
 static void stream_end(const struct chat_state *s, const struct style_end *end, struct buffer *out)
 {
-    write_chunk(s, json_object(), end->finish, out);
+    write_chunk(s, json_object(), end->finish, NULL, out);
     if (s->include_usage) {
         json_t *chunk = frame(s, "chat.completion.chunk");
         (void)json_object_set_new(chunk, "choices", json_array());
@@ -182,7 +189,10 @@ static void chat_end(void *state, const struct style_end *end, struct buffer *ou
                               json_pack("[{s:i, s:o, s:n, s:s}]", "index", 0, "message", message,
                                         "logprobs", "finish_reason", end->finish));
     (void)json_object_set_new(whole, "usage", usage(end));
-    (void)json_object_set_new(whole, "millrace", timings(end));
+    json_t *own = timings(end);
+    if (s->media)
+        (void)json_object_set(own, "media", s->media);
+    (void)json_object_set_new(whole, "millrace", own);
     write_json(whole, out);
 }
 
@@ -193,6 +203,7 @@ static void chat_free(void *state)
     buffer_clear(&s->content);
     buffer_clear(&s->reasoning);
     json_decref(s->calls);
+    json_decref(s->media);
     heap_free(s->model);
     heap_free(s);
 }

@@ -9,6 +9,7 @@ struct style_request {
     struct rid rid;
     int64_t created; /* unix seconds */
     struct span model;
+    struct span notes; /* JSON text: what was made of media, a list; empty: nothing to say */
     bool stream, include_usage;
 };
 

@@ -16,6 +16,7 @@ static const char usage[] =
     "usage: millrace ask \"QUESTION\" [OPTIONS]\n"
     "  Sends the question to a running line and prints the answer as it comes.\n\n"
     "  --image FILE        a picture (PNG, JPEG, WebP); may be given several times\n"
+    "  --video FILE        a video with its sound (MP4, MOV, WebM, MKV); likewise\n"
     "  --audio FILE        a sound of up to 30 s (WAV, FLAC, MP3, Ogg, M4A); likewise\n"
     "  --system TEXT       how the model should behave\n"
     "  --tools FILE        a JSON array of tools the model may call\n"
@@ -53,8 +54,10 @@ static void append_base64(struct buffer *out, struct span in)
     }
 }
 
-static bool add_file(struct question *q, const char *path, bool picture)
+/* type: of the part, "image_url", "video_url" or "input_audio". */
+static bool add_file(struct question *q, const char *path, const char *type)
 {
+    bool sound = strcmp(type, "input_audio") == 0;
     struct buffer file = {0};
     struct buffer text = {0};
     struct status st = {0};
@@ -63,14 +66,13 @@ static bool add_file(struct question *q, const char *path, bool picture)
         (void)fprintf(stderr, "ask: %s\n", st.text);
         return false;
     }
-    if (picture)
+    if (!sound)
         buffer_append_text(&text, "data:application/octet-stream;base64,");
     append_base64(&text, buffer_span(&file));
     json_t *data = json_stringn((const char *)text.data, text.size);
-    json_t *part = picture
-                       ? json_pack("{s:s, s:{s:o}}", "type", "image_url", "image_url", "url", data)
-                       : json_pack("{s:s, s:{s:o, s:s}}", "type", "input_audio", "input_audio",
-                                   "data", data, "format", "wav");
+    json_t *part =
+        sound ? json_pack("{s:s, s:{s:o, s:s}}", "type", type, type, "data", data, "format", "wav")
+              : json_pack("{s:s, s:{s:o}}", "type", type, type, "url", data);
     (void)json_array_append_new(q->media, part);
     buffer_clear(&text);
     buffer_clear(&file);
@@ -108,9 +110,11 @@ static bool take_option(struct question *q, int option, const char *value)
 {
     switch (option) {
     case 'i':
-        return add_file(q, value, true);
+        return add_file(q, value, "image_url");
+    case 'v':
+        return add_file(q, value, "video_url");
     case 'a':
-        return add_file(q, value, false);
+        return add_file(q, value, "input_audio");
     case 's':
         q->system = value;
         return true;
@@ -140,12 +144,19 @@ static bool take_option(struct question *q, int option, const char *value)
 static int read_arguments(struct question *q, int argc, char **argv)
 {
     static const struct option options[] = {
-        {"image", required_argument, NULL, 'i'},  {"audio", required_argument, NULL, 'a'},
-        {"system", required_argument, NULL, 's'}, {"tools", required_argument, NULL, 'o'},
-        {"thinking", no_argument, NULL, 'k'},     {"temperature", required_argument, NULL, 't'},
-        {"seed", required_argument, NULL, 'e'},   {"max-tokens", required_argument, NULL, 'n'},
-        {"model", required_argument, NULL, 'm'},  {"url", required_argument, NULL, 'u'},
-        {"help", no_argument, NULL, 'h'},         {0},
+        {"image", required_argument, NULL, 'i'},
+        {"audio", required_argument, NULL, 'a'},
+        {"video", required_argument, NULL, 'v'},
+        {"system", required_argument, NULL, 's'},
+        {"tools", required_argument, NULL, 'o'},
+        {"thinking", no_argument, NULL, 'k'},
+        {"temperature", required_argument, NULL, 't'},
+        {"seed", required_argument, NULL, 'e'},
+        {"max-tokens", required_argument, NULL, 'n'},
+        {"model", required_argument, NULL, 'm'},
+        {"url", required_argument, NULL, 'u'},
+        {"help", no_argument, NULL, 'h'},
+        {0},
     };
     int option;
 
@@ -225,6 +236,26 @@ static void show_delta(struct answer *a, const json_t *delta)
     (void)fflush(stdout);
 }
 
+/* What of the media was looked at, beside the answer. */
+static void show_media(const json_t *media)
+{
+    size_t i;
+    json_t *m;
+
+    json_array_foreach(media, i, m)
+    {
+        const char *left_out = json_string_value(json_object_get(m, "left_out"));
+        (void)fprintf(stderr,
+                      "ask: video %lld of %.1f s: %lld of %lld frames, %.1f s of sound%s%s\n",
+                      (long long)json_integer_value(json_object_get(m, "number")),
+                      json_number_value(json_object_get(m, "length_ms")) / 1000,
+                      (long long)json_integer_value(json_object_get(m, "frames")),
+                      (long long)json_integer_value(json_object_get(m, "frames_in_file")),
+                      json_number_value(json_object_get(m, "sound_ms")) / 1000,
+                      left_out ? "; " : "", left_out ? left_out : "");
+    }
+}
+
 static void show_error(const json_t *root)
 {
     const json_t *error = json_object_get(root, "error");
@@ -255,6 +286,7 @@ static bool take_line(void *context, struct span line)
     } else {
         const json_t *choice = json_array_get(json_object_get(root, "choices"), 0);
         const char *finish = json_string_value(json_object_get(choice, "finish_reason"));
+        show_media(json_object_get(json_object_get(root, "millrace"), "media"));
         show_delta(a, json_object_get(choice, "delta"));
         a->cut = a->cut || (finish && strcmp(finish, "length") == 0);
     }

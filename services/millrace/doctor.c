@@ -122,6 +122,8 @@ static void check_plugins(struct doctor *d)
         {"mpg123", "MP3", "gstreamer1.0-plugins-good"},
         {"ogg", "Ogg", "gstreamer1.0-plugins-base"},
         {"faad", "AAC", "gstreamer1.0-plugins-bad"},
+        {"matroska", "WebM and MKV", "gstreamer1.0-plugins-good"},
+        {"libav", "video", "gstreamer1.0-libav"},
     };
     size_t missing = 0;
 
@@ -133,7 +135,7 @@ static void check_plugins(struct doctor *d)
                 wanted[i].package);
     }
     if (missing == 0)
-        verdict(d, true, "media", "PNG, JPEG, WebP, WAV, FLAC, MP3, Ogg and MP4 can be read");
+        verdict(d, true, "media", "PNG, JPEG, WebP, WAV, FLAC, MP3, Ogg, MP4 and WebM can be read");
 }
 
 static void check_port(struct doctor *d)

@@ -26,8 +26,8 @@ static const char usage[] =
     "  Starts gateway, ingest, encode, infer and format on this machine, restarts what dies, and\n"
     "  stops all of them on Ctrl-C. Flags go over the file.\n\n"
     "  --model PATH         the decoder: a GGUF file of Gemma 4, or a checkpoint's folder\n"
-    "  --media FILE         its media file (\"mmproj\"); without it pictures and sound are "
-    "refused\n"
+    "  --media FILE         its media file (\"mmproj\"); without it pictures, sound and "
+    "video are refused\n"
     "                       (a checkpoint's folder has it inside; none: leave it out)\n"
     "  --drafter FILE       its drafter (gemma4-assistant): the same answers, sooner\n"
     "  --draft-tokens N     tokens it guesses at once, 1 to 8 (3)\n"
@@ -38,6 +38,8 @@ static const char usage[] =
     "  --slots N            requests answered at once (4)\n"
     "  --threads N          threads that compute (one a core)\n"
     "  --image-budget N     soft tokens a picture: 70, 140, 280, 560 or 1120 (280)\n"
+    "  --video-frames N     frames of a video at most, 1 to 240 (60)\n"
+    "  --video-fps N        frames shown of each second of a video, 0.01 to 30 (1)\n"
     "  --body SIZE          largest request body, like 32MiB (64MiB)\n"
     "  --exact              activations stay float32: slower, for comparisons\n"
     "  --verbose            show what every process logs\n";
@@ -93,6 +95,11 @@ static bool take_option(struct up *up, const char *name, const char *value, stru
         return set_number(&config_stage(c, "infer")->threads, name, value, st);
     if (strcmp(name, "image-budget") == 0)
         return set_number(&config_stage(c, "ingest")->image_budget, name, value, st);
+    if (strcmp(name, "video-frames") == 0)
+        return set_number(&config_stage(c, "ingest")->video_frames, name, value, st);
+    if (strcmp(name, "video-fps") == 0)
+        return config_fps(value, &config_stage(c, "ingest")->video_fps) ||
+               status_fail(st, STATUS_INVALID, "--video-fps '%s': a number from 0.01 to 30", value);
     if (strcmp(name, "exact") == 0)
         config_stage(c, "infer")->exact = true;
     if (strcmp(name, "verbose") == 0)
@@ -116,6 +123,8 @@ static int read_arguments(struct up *up, int argc, char **argv)
         {"exact", no_argument, NULL, 0},
         {"body", required_argument, NULL, 0},
         {"image-budget", required_argument, NULL, 0},
+        {"video-frames", required_argument, NULL, 0},
+        {"video-fps", required_argument, NULL, 0},
         {"verbose", no_argument, NULL, 0},
         {"help", no_argument, NULL, 'h'},
         {0},
@@ -196,7 +205,8 @@ static void print_plan(const struct up *up)
 
     (void)printf("model     %s (%s, %s, %" PRIu64 " layers)\n", c->weights, up->fit.arch,
                  fit_bytes(up->fit.file_bytes), up->fit.layers);
-    (void)printf("media     %s\n", c->media[0] ? c->media : "none: pictures and sound are refused");
+    (void)printf("media     %s\n",
+                 c->media[0] ? c->media : "none: pictures, sound and video are refused");
     if (c->drafter[0])
         (void)printf("drafter   %s\n", c->drafter);
     (void)printf("memory    weights %s, keys and values %s, requests up to %s; %s are free\n",
@@ -267,6 +277,14 @@ static void add_number(struct arguments *a, const char *name, uint64_t value)
     add(a, name, text);
 }
 
+static void add_decimal(struct arguments *a, const char *name, double value)
+{
+    char *text = a->texts[a->n_texts++];
+
+    (void)snprintf(text, sizeof a->texts[0], "%g", value);
+    add(a, name, text);
+}
+
 static void add_gateway(struct up *up, struct supervise *s)
 {
     char program[CONFIG_PATH_MAX + 32];
@@ -309,6 +327,10 @@ static void add_stage_options(const struct up *up, const struct config_stage *st
         add(a, "--manifest", c->manifest);
     if (ingest && stage->image_budget)
         add_number(a, "--image-budget", stage->image_budget);
+    if (ingest && stage->video_frames)
+        add_number(a, "--video-frames", stage->video_frames);
+    if (ingest && stage->video_fps > 0)
+        add_decimal(a, "--video-fps", stage->video_fps);
     if (!infer)
         return;
     add_number(a, "--context", c->context);

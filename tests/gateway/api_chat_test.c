@@ -14,6 +14,7 @@
 #define MESSAGES(list) "{\"model\":\"chat\",\"messages\":[" list "]}"
 #define WITH(members) "{\"model\":\"chat\",\"messages\":[" USER "]," members "}"
 #define PART(part) MESSAGES("{\"role\":\"user\",\"content\":[" part "]}")
+#define FILM "{\"type\":\"video_url\",\"video_url\":{\"url\":\"data:video/mp4;base64,AAAA\"}}"
 #define PNG "data:image/png;base64,iVBORw0KGgo="
 #define CALL(id, name)                                                                             \
     "{\"id\":\"" id "\",\"type\":\"function\",\"function\":{\"name\":\"" name                      \
@@ -103,6 +104,13 @@ static const struct refusal refusals[] = {
     {WITH("\"metadata\":{\"a\":1}"), "metadata.a", 400, "must be a string"},
     {WITH("\"millrace\":{\"image_budget\":100}"), "millrace.image_budget", 400, "must be 70"},
     {WITH("\"millrace\":{\"thinking\":1}"), "millrace.thinking", 400, "true or false"},
+    {WITH("\"millrace\":{\"video_budget\":100}"), "millrace.video_budget", 400, "must be 70"},
+    {WITH("\"millrace\":{\"video_fps\":0}"), "millrace.video_fps", 400, "must be from 0.01 to 30"},
+    {WITH("\"millrace\":{\"video_fps\":31}"), "millrace.video_fps", 400, "must be from 0.01 to 30"},
+    {WITH("\"millrace\":{\"video_frames_max\":0}"), "millrace.video_frames_max", 400, "from 1 to 240"},
+    {WITH("\"millrace\":{\"video_frames_max\":241}"), "millrace.video_frames_max", 400, "from 1 to 240"},
+    {WITH("\"millrace\":{\"video_frames_max\":240,\"video_budget\":140}"), "millrace.video_frames_max", 400, "at most 120"},
+    {WITH("\"millrace\":{\"video_sound_s\":301}"), "millrace.video_sound_s", 400, "from 0 to 300"},
     {WITH("\"chat_template_kwargs\":{\"x\":1}"), "chat_template_kwargs.x", 400, "unknown field"},
 
     {MESSAGES(""), "messages", 400, "is empty"},
@@ -126,6 +134,12 @@ static const struct refusal refusals[] = {
     {PART("{\"type\":\"image_url\",\"image_url\":{\"url\":\"\\u0001m0\"}}"), "messages[0].content[0].image_url.url", 400, "must be data:"},
     {PART("{\"type\":\"image_url\",\"image_url\":{\"url\":\"" PNG "\",\"detail\":\"x\"}}"), "messages[0].content[0].image_url.detail", 400, "must be auto"},
     {PART("{\"type\":\"image_url\",\"image_url\":{\"url\":\"" PNG "?\"}}"), "messages[0].content[0].image_url.url", 400, "not base64"},
+    {PART("{\"type\":\"video_url\"}"), "messages[0].content[0].video_url", 400, "is missing"},
+    {PART("{\"type\":\"video_url\",\"image_url\":{}}"), "messages[0].content[0].type", 400, "no other"},
+    {PART("{\"type\":\"video_url\",\"video_url\":{\"url\":\"https://a/b\"}}"), "messages[0].content[0].video_url.url", 400, "send the video itself as data:video/"},
+    {PART("{\"type\":\"video_url\",\"video_url\":{\"url\":\"x\"}}"), "messages[0].content[0].video_url.url", 400, "must be data:video/"},
+    {PART("{\"type\":\"video_url\",\"video_url\":{\"url\":\"x\",\"detail\":\"low\"}}"), "messages[0].content[0].video_url.detail", 400, "unknown field"},
+    {PART(FILM "," FILM "," FILM "," FILM "," FILM), "messages", 400, "more than 4 videos"},
     {PART("{\"type\":\"input_audio\",\"input_audio\":{\"format\":\"wav\"}}"), "messages[0].content[0].input_audio.data", 400, "is missing"},
     {MESSAGES("{\"role\":\"system\",\"content\":[{\"type\":\"image_url\",\"image_url\":{\"url\":\"" PNG "\"}}]}"), "messages[0].content[0]", 400, "only text"},
     {MESSAGES(USER ",{\"role\":\"user\",\"content\":\"\",\"tool_calls\":[]}"), "messages[1].tool_calls", 400, "only an assistant"},
@@ -196,10 +210,10 @@ static const struct {
               "{\"role\":\"user\",\"content\":\"a\\u0001t0\\nb\",\"name\":\"x\"}"),
      "user[] assistant{hm} user[a\001t0\nb]"},
     {PART("{\"type\":\"text\",\"text\":\"what\"},{\"type\":\"image_url\",\"image_url\":{\"url\":"
-          "\"" PNG
-          "\",\"detail\":\"low\"}},{\"type\":\"input_audio\",\"input_audio\":{\"data\":\"UklG\","
+          "\"" PNG "\",\"detail\":\"low\"}}," FILM
+          ",{\"type\":\"input_audio\",\"input_audio\":{\"data\":\"UklG\","
           "\"format\":\"wav\"}}"),
-     "user*[what][<image>][<audio>]"},
+     "user*[what][<image>][<video>][<audio>]"},
     /* Later system messages go to the first place, in one text. */
     {MESSAGES(USER ",{\"role\":\"system\",\"content\":[{\"type\":\"text\",\"text\":\"A\"},"
                    "{\"type\":\"text\",\"text\":\"B\"}]}," USER
@@ -318,7 +332,8 @@ static void test_what_clients_send(void **state)
         "\"logit_bias\":{},\"logprobs\":false,\"top_logprobs\":null,\"response_format\":"
         "{\"type\":\"text\"},\"service_tier\":\"auto\",\"store\":false,\"modalities\":[\"text\"],"
         "\"parallel_tool_calls\":true,\"tool_choice\":\"auto\",\"tools\":[ {\"a\":1e400} ],"
-        "\"millrace\":{\"image_budget\":560,\"preserve_thinking\":true},\"verbosity\":null");
+        "\"millrace\":{\"image_budget\":560,\"preserve_thinking\":true,\"video_fps\":0.5,"
+        "\"video_frames_max\":8,\"video_budget\":1120,\"video_sound_s\":0},\"verbosity\":null");
 
     struct api_request request = accepted(json);
     struct span fields = request.msg->head.fields;
@@ -330,6 +345,10 @@ static void test_what_clients_send(void **state)
     assert_int_equal(int_of(&request, "top_k"), 7);
     assert_int_equal(int_of(&request, "seed"), 4);
     assert_int_equal(int_of(&request, "image_budget"), 560);
+    assert_int_equal(int_of(&request, "video_budget"), 1120);
+    assert_int_equal(int_of(&request, "video_frames_max"), 8);
+    assert_int_equal(int_of(&request, "video_sound_s"), 0);
+    assert_true(field_float(fields, "video_fps", &number) && number == 0.5);
     assert_true(field_float(fields, "temperature", &number) && number == 0);
     assert_true(field_float(fields, "top_p", &number) && number == 0.5);
     assert_true(field_float(fields, "min_p", &number) && number == 0.25);

@@ -239,6 +239,57 @@ static void test_media_keep_their_order(void **state)
     world_close(&world);
 }
 
+/* A video becomes two or three blobs; what is said of it goes round encode and infer to format. */
+static void test_a_video_becomes_several_blobs(void **state)
+{
+    (void)state;
+    struct ledger_config config = world_config();
+    const struct piece in[] = {{.name = "turns", .text = "T"},
+                               {.name = "video", .text = "V1"},
+                               {.name = "video", .text = "V2"},
+                               {0}};
+    const struct piece frames[] = {{.name = "video.rgb", .text = "F1"},
+                                   {.name = "video.times", .text = "T1"},
+                                   {.name = "video.pcm", .text = "S1"},
+                                   {.name = "video.rgb", .text = "F2"},
+                                   {.name = "video.times", .text = "T2"},
+                                   {.name = "notes", .text = "[]"},
+                                   {0}};
+    const struct piece wrong[][4] = {
+        {{.name = "video.rgb", .text = "F1"}, {.name = "video.times", .text = "T1"}, {0}},
+        {{.name = "video.times", .text = "T1"}, {.name = "video.rgb", .text = "F1"}, {0}},
+        {{.name = "notes", .text = "[]"}, {.name = "video.rgb"}, {.name = "video.rgb"}, {0}},
+        {{.name = "video.rgb"}, {.name = "video.rgb"}, {.name = "video.rgb"}, {0}},
+        {{.name = "video.rgb"}, {.name = "video.rgb"}, {.name = "image.rgb"}, {0}}};
+
+    for (size_t i = 0; i <= sizeof wrong / sizeof *wrong; i++) {
+        struct world world;
+        bool right = i == sizeof wrong / sizeof *wrong;
+        world_line(&world, &config);
+        world_admit(&world, world_request(&world, 1), in);
+        struct msg *job = world_take(&world, INGEST, MSG_JOB);
+        assert_string_equal(world_names(job), "video video");
+        world_result(&world, INGEST, job, right ? frames : wrong[i]);
+        world_free_msg(job);
+        if (right) {
+            job = world_take(&world, ENCODE, MSG_JOB);
+            assert_string_equal(world_names(job), "turns video.rgb video.times video.pcm video.rgb "
+                                                  "video.times");
+            world_result(&world, ENCODE, job, world_prompt);
+            world_free_msg(job);
+            job = world_take(&world, INFER, MSG_JOB);
+            world_tokens(&world, INFER, job, 0, 0, 1, false);
+            world_free_msg(job);
+            job = world_take(&world, FORMAT, MSG_JOB);
+            assert_string_equal(world_names(job), "notes start tokens");
+            world_free_msg(job);
+        } else {
+            assert_null(world_sent(&world, ENCODE, MSG_JOB, 0));
+        }
+        world_close(&world);
+    }
+}
+
 static void test_a_stage_of_its_own_replaces_what_it_names(void **state)
 {
     (void)state;
@@ -400,6 +451,7 @@ int main(void)
         cmocka_unit_test(test_a_result_that_has_no_room_ends_its_request),
         cmocka_unit_test(test_a_text_request_goes_through),
         cmocka_unit_test(test_media_keep_their_order),
+        cmocka_unit_test(test_a_video_becomes_several_blobs),
         cmocka_unit_test(test_a_stage_of_its_own_replaces_what_it_names),
         cmocka_unit_test(test_a_client_that_leaves_sets_off_cancels),
         cmocka_unit_test(test_deadlines_end_requests_and_say_what_was_missing),

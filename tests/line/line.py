@@ -154,5 +154,9 @@ def picture_part(raw, kind='image/png'):
     return {'type': 'image_url', 'image_url': {'url': f'data:{kind};base64,' + base64.b64encode(raw).decode()}}
 
 
+def video_part(raw, kind='video/mp4'):
+    return {'type': 'video_url', 'video_url': {'url': f'data:{kind};base64,' + base64.b64encode(raw).decode()}}
+
+
 def sound_part(raw, kind='wav'):
     return {'type': 'input_audio', 'input_audio': {'data': base64.b64encode(raw).decode(), 'format': kind}}

@@ -1,9 +1,15 @@
 """Small pictures and sounds made here, so that no test needs a file."""
 import io
 import math
+import os
+import shutil
 import struct
+import subprocess
+import tempfile
 import wave
 import zlib
+
+import pytest
 
 
 def png(width, height, pixel=lambda x, y: (255 * x // 64 % 256, 255 * y // 64 % 256, 128)):
@@ -35,3 +41,20 @@ def wav(seconds, rate=16000, hertz=440):
         f.writeframes(b''.join(struct.pack('<h', int(12000 * math.sin(2 * math.pi * hertz * i / rate)))
                                for i in range(int(seconds * rate))))
     return out.getvalue()
+
+
+def video(seconds=3, kind='mp4', size='64x48', codec='libx264', sound='aac', rate=8):
+    """A moving test picture with a tone (sound '': without), made by ffmpeg."""
+    if not shutil.which('ffmpeg'):
+        pytest.skip('SKIP: no ffmpeg to make videos')
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, f'video.{kind}')
+        tone = ['-f', 'lavfi', '-i', f'sine=440:duration={seconds}', '-c:a', sound] if sound else []
+        done = subprocess.run(['ffmpeg', '-v', 'error', '-f', 'lavfi', '-i',
+                               f'testsrc2=size={size}:rate={rate}:duration={seconds}', *tone, '-c:v', codec,
+                               '-pix_fmt', 'yuv420p', path], capture_output=True, text=True)
+        if 'Unknown encoder' in done.stderr:
+            pytest.skip('SKIP: ' + done.stderr.strip())
+        assert done.returncode == 0, done.stderr
+        with open(path, 'rb') as f:
+            return f.read()

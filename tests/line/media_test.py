@@ -1,8 +1,8 @@
-"""Pictures and sounds through the whole line."""
+"""Pictures, sounds and videos through the whole line."""
 import concurrent.futures
 
 import media
-from line import chat_body, picture_part, sound_part
+from line import chat_body, picture_part, sound_part, video_part
 
 
 def text_part(text):
@@ -51,3 +51,80 @@ def test_media_together_as_one_after_the_other(line):
     alone = [line.post(b).text for b in bodies]
     with concurrent.futures.ThreadPoolExecutor(6) as pool:
         assert [a.text for a in pool.map(line.post, bodies)] == alone
+
+
+FRAME = 63 + 2                                    # 7 x 9 tiles and their marks
+STAMP = 3, 8                                      # tokens of "00:00 ", and of what joins frames
+
+
+def test_a_video_becomes_frames_with_their_times_and_sound(line):
+    question = text_part('what happens?')
+    plain = line.chat([question]).json['usage']['prompt_tokens']
+    answer = line.chat([video_part(media.video()), question])
+    assert answer.status == 200, answer.body
+    assert answer.json['millrace']['media'] == [{'kind': 'video', 'number': 1, 'length_ms': 3000, 'frames': 3,
+                                                 'frames_in_file': 24, 'sound_ms': 3000}]
+    words = answer.json['usage']['prompt_tokens'] - plain - 3 * FRAME - (75 + 2)
+    assert 3 * STAMP[0] <= words <= 3 * STAMP[1]
+    deaf = line.chat([video_part(media.video(sound='')), question])
+    assert deaf.json['millrace']['media'][0]['sound_ms'] == 0 and deaf.text != answer.text
+
+
+def test_the_options_of_a_video(line):
+    def tokens(**options):
+        answer = line.chat([video_part(clip)], millrace=options, max_tokens=2)
+        assert answer.status == 200, answer.body
+        return answer.json['usage']['prompt_tokens'], answer.json['millrace']['media'][0]
+
+    clip = media.video(4, sound='')
+    four, said = tokens()
+    assert said['frames'] == 4
+    two, said = tokens(video_frames_max=2)
+    assert said['frames'] == 2 and 2 * (FRAME + STAMP[0]) <= four - two <= 2 * (FRAME + STAMP[1])
+    assert tokens(video_fps=2)[1]['frames'] == 8
+    large, said = tokens(video_budget=140)
+    assert said['frames'] == 4 and large - four == 4 * (130 - 63)
+    clip = media.video(4)
+    some, said = tokens(video_sound_s=1)
+    assert some - four == 25 + 2 and said['sound_ms'] == 1000
+    assert said['left_out'] == 'of its sound the first 1 seconds are heard'
+    none, said = tokens(video_sound_s=0)
+    assert none == four and said['left_out'] == 'its sound was not wanted'
+
+
+def test_what_is_left_out_of_a_video_is_said_in_a_stream(line):
+    answer = line.chat([video_part(media.video(sound='ac3'))], stream=True)
+    assert answer.done and answer.events[0]['millrace']['media'][0]['left_out'] == 'its sound (AC-3) is not read'
+    assert sum('media' in e.get('millrace', {}) for e in answer.events) == 1
+
+
+def test_refused_videos(line):
+    cases = ((media.video(codec='mpeg4'), 415, 'video: MP4: the video in it is MPEG-4 part 2'),
+             (media.video(kind='avi', codec='mpeg4', sound=''), 415, 'it is an AVI video'),
+             (media.png(8, 8), 415, 'it is PNG'), (media.video()[:-99], 400, 'cut off'))
+    for raw, status, words in cases:
+        answer = line.chat([video_part(raw)])
+        assert answer.status == status and words in answer.error['message'], answer.body
+    five = line.chat([video_part(media.video(1, sound=''))] * 5)
+    assert five.status == 400 and 'more than 4 videos' in five.error['message']
+    for options, param in (({'video_fps': 0}, 'video_fps'), ({'video_frames_max': 241}, 'video_frames_max'),
+                           ({'video_budget': 71}, 'video_budget'), ({'video_sound_s': 301}, 'video_sound_s'),
+                           ({'video_budget': 560}, 'video_frames_max')):
+        answer = line.chat('x', millrace=options)
+        assert answer.status == 400 and answer.error['param'] == f'millrace.{param}', answer.body
+
+
+def test_many_media_in_any_order_alone_and_together(line):
+    """Pictures that are larger than a chunk of the prefill, videos and sounds: the same answer when others run."""
+    clip, tone = video_part(media.video(2)), sound_part(media.wav(0.5))
+    large, small = picture_part(media.png(64, 48)), picture_part(media.png(48, 96))
+    bodies = [chat_body(parts, seed=i, millrace={'image_budget': budget, 'video_budget': 280, 'video_frames_max': 4})
+              for i, (budget, parts) in enumerate(((1120, [text_part('a'), large, clip, text_part('b'), tone]),
+                                                   (560, [clip, tone, small, large]),
+                                                   (70, [tone, small, clip, clip, text_part('c')]),
+                                                   (280, [small, small, text_part('d'), clip])))]
+    alone = [line.post(b) for b in bodies]
+    assert all(a.status == 200 for a in alone), [a.body for a in alone]
+    assert len({a.text for a in alone}) == len(bodies)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        assert [a.text for a in pool.map(line.post, bodies)] == [a.text for a in alone]

@@ -85,8 +85,9 @@ static void add_tokens(struct msg *msg, const int32_t *ids, size_t n)
         msg_add_take(msg, "tokens", BLOB_I32, (size_t[]){n}, 1, blob_copy(ids, n * sizeof *ids));
 }
 
-static void open_job(const struct answer *a, struct outbox *out, bool stream, size_t seen,
-                     uint32_t skip)
+/* notes: of media, NULL for none. */
+static void open_job_of(const struct answer *a, struct outbox *out, bool stream, size_t seen,
+                        uint32_t skip, const char *notes)
 {
     struct msg *job = heap_new(1, sizeof *job);
     struct fields_writer fields = {0};
@@ -103,10 +104,19 @@ static void open_job(const struct answer *a, struct outbox *out, bool stream, si
     job->head.fields = buffer_span(&packed);
     job->head.skip = skip;
     add_tokens(job, a->tokens.data, seen);
+    if (notes)
+        msg_add_take(job, "notes", BLOB_JSON, (size_t[]){strlen(notes)}, 1,
+                     blob_copy(notes, strlen(notes)));
     assert_true(format_job(a->format, job, out, &fault, &st));
     msg_clear(job);
     heap_free(job);
     buffer_clear(&packed);
+}
+
+static void open_job(const struct answer *a, struct outbox *out, bool stream, size_t seen,
+                     uint32_t skip)
+{
+    open_job_of(a, out, stream, seen, skip, NULL);
 }
 
 static void push(const struct answer *a, struct outbox *out, size_t from, size_t n, bool last)
@@ -278,6 +288,34 @@ static void test_no_content(void **state)
     forget(&a);
 }
 
+/* What was made of media is in the first chunk of a stream, in the only object of a whole answer;
+ * what is no JSON is left out. */
+static void test_notes(void **state)
+{
+    (void)state;
+    static const char note[] = "\"media\":[{\"kind\":\"video\",\"left_out\":\"a 'b'\"}]";
+    struct answer a = {0};
+
+    record(&a);
+    for (int i = 0; i < 4; i++) {
+        struct outbox out = {0};
+        bool stream = i % 2;
+        open_job_of(&a, &out, stream, 0, 0,
+                    i < 2 ? "[{\"kind\":\"video\",\"left_out\":\"a 'b'\"}]" : "[{");
+        push(&a, &out, 0, a.tokens.size, true);
+        buffer_append_byte(&out.bytes, 0);
+        const char *found = strstr((char *)out.bytes.data, note);
+        assert_int_equal(found != NULL, i < 2);
+        if (found) {
+            assert_null(strstr(found + 1, note));
+            const char *chunk_end = strstr((char *)out.bytes.data, "\n\n");
+            assert_true(!stream || found < chunk_end);
+        }
+        buffer_clear(&out.bytes);
+    }
+    forget(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -286,6 +324,7 @@ int main(void)
         cmocka_unit_test(test_killed_at_every_index),
         cmocka_unit_test(test_what_is_written),
         cmocka_unit_test(test_no_content),
+        cmocka_unit_test(test_notes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
