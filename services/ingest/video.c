@@ -271,7 +271,7 @@ static bool decode_pictures(struct decoded *out, uint8_t *file, size_t size,
         line_close(line);
         heap_free((void *)needed);
         out->frames_seen = clip.n_shown;
-        out->length_ms = (size_t)(clip.end_us / 1000);
+        out->length_ms = (size_t)((clip.end_us + 500) / 1000);
     }
     clip_clear(&clip);
     return ok;
@@ -306,7 +306,7 @@ static bool decode_track(struct decoded *out, uint8_t *file, size_t size,
 bool decode_video(struct decoded *out, uint8_t *file, size_t size, const struct medium *medium,
                   const struct decode_request *request, struct status *st)
 {
-    /* Half a second and 46 MB, which pictures and sounds should not have to pay. */
+    /* A third of a second and 46 MB, which pictures and sounds should not have to pay. */
     static const char *const plugins[] = {"libav"};
     assert(request->fps > 0 && request->frames_max > 0 && request->frames_max <= VIDEO_FRAMES_MAX);
     return lines_load(plugins, 1, st) && decode_pictures(out, file, size, medium, request, st) &&

@@ -23,9 +23,10 @@ def test_a_picture_becomes_soft_tokens(line):
 
 def test_the_budget_of_a_picture(line):
     parts = [picture_part(media.png(64, 48)), text_part('?')]
-    tokens = [line.chat(parts, millrace={'image_budget': b}, max_tokens=2).json['usage']['prompt_tokens']
-              for b in (70, 140)]
-    assert tokens[1] - tokens[0] == 130 - 63
+    plain = line.chat(parts[1:], max_tokens=2).json['usage']['prompt_tokens']
+    for budget, tokens in ((70, 63), (140, 130), (280, 266), (560, 540), (1120, 1064)):
+        answer = line.chat(parts, millrace={'image_budget': budget}, max_tokens=2)
+        assert answer.json['usage']['prompt_tokens'] - plain == tokens + 2, budget
 
 
 def test_a_sound_becomes_soft_tokens(line):
