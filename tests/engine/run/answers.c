@@ -100,6 +100,7 @@ void answer_take(struct answer *a, const struct batch_event *e)
     a->finish = e->finish;
     a->drafted = e->drafted;
     a->accepted = e->accepted;
+    a->cached = e->cached_tokens;
 }
 
 struct answer line_answer(struct line *l, const struct batch_request *r)

@@ -33,6 +33,7 @@ struct answer {
     size_t n;
     enum batch_finish finish;
     size_t drafted, accepted;
+    size_t cached; /* tokens of the prompt that were known */
 };
 void answer_take(struct answer *a, const struct batch_event *e);
 /* The same end and the same tokens, from index `from` on. */

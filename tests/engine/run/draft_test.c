@@ -379,6 +379,40 @@ static void test_told_resume(void **state)
     line_close(&l);
 }
 
+/* Drafts behind a prompt whose beginning was read before, up to its very end. */
+static void test_known_beginning(void **state)
+{
+    struct line l;
+
+    (void)state;
+    line_open_drafted(&l, MODEL, 3, 1000);
+    for (uint32_t i = 0; i < REQUESTS; i++) {
+        struct request q;
+        struct line plain;
+        request_make(&q, i);
+        line_open(&plain, MODEL, 1, 64, 1000000);
+        struct answer truth = line_answer(&plain, &q.r);
+        line_close(&plain);
+        int32_t n = (int32_t)q.r.n_ids, cuts[][2] = {{4, 38}, {19, n - 1}, {38, n}};
+        for (size_t k = 0; k < 3; k++) {
+            q.r.cuts = cuts[k];
+            q.r.n_cuts = 2;
+            q.r.n_emitted = 0;
+            size_t known = k == 0 ? 0 : (size_t)cuts[k - 1][1]; /* by the round before */
+            struct answer a = line_answer(&l, &q.r);
+            answer_assert_same(&a, &truth, 0);
+            assert_int_equal(a.cached, known);
+            assert_true(a.drafted > 0);
+            q.r.emitted = truth.tokens;
+            q.r.n_emitted = 5;
+            a = line_answer(&l, &q.r);
+            answer_assert_same(&a, &truth, 5);
+            assert_int_equal(a.cached, cuts[k][1]);
+        }
+    }
+    line_close(&l);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -386,7 +420,7 @@ int main(void)
         cmocka_unit_test(test_golden_run),  cmocka_unit_test(test_resume_at_every_token),
         cmocka_unit_test(test_company),     cmocka_unit_test(test_told),
         cmocka_unit_test(test_told_end),    cmocka_unit_test(test_told_stop_string),
-        cmocka_unit_test(test_told_resume),
+        cmocka_unit_test(test_told_resume), cmocka_unit_test(test_known_beginning),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
