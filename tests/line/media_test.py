@@ -1,6 +1,9 @@
 """Pictures, sounds and videos through the whole line."""
 import concurrent.futures
+import os
+import subprocess
 
+import line as line_module
 import media
 from line import chat_body, picture_part, sound_part, video_part
 
@@ -97,6 +100,15 @@ def test_what_is_left_out_of_a_video_is_said_in_a_stream(line):
     answer = line.chat([video_part(media.video(sound='ac3'))], stream=True)
     assert answer.done and answer.events[0]['millrace']['media'][0]['left_out'] == 'its sound (AC-3) is not read'
     assert sum('media' in e.get('millrace', {}) for e in answer.events) == 1
+
+
+def test_asking_about_a_video_in_a_terminal(line, tmp_path):
+    (tmp_path / 'clip.webm').write_bytes(media.video(2, 'webm', codec='libvpx', sound='libopus'))
+    done = subprocess.run([os.path.join(line_module.BIN, 'millrace'), 'ask', 'what happens?', '--max-tokens', '4',
+                           '--video', tmp_path / 'clip.webm', '--url', f'http://127.0.0.1:{line.port}'],
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout, done.stderr
+    assert 'ask: video 1 of 2.0 s: 2 of 16 frames, 2.0 s of sound' in done.stderr
 
 
 def test_refused_videos(line):
