@@ -218,6 +218,8 @@ static bool read_stage(struct reader *r, struct config *config, void *target, co
         return read_number(value, key, 1, 64, &stage->slots, st);
     if (strcmp(key, "kv_bytes") == 0)
         return read_number(value, key, 1 << 16, UINT64_C(1) << 40, &stage->kv_bytes, st);
+    if (strcmp(key, "kv_type") == 0)
+        return read_text(value, key, stage->kv_type, sizeof stage->kv_type, st);
     if (strcmp(key, "draft_tokens") == 0)
         return read_number(value, key, 1, 8, &stage->draft_tokens, st);
     if (strcmp(key, "image_budget") == 0)

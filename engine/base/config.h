@@ -29,6 +29,7 @@ struct config_stage {
     uint64_t image_budget;         /* ingest: soft tokens a picture */
     uint64_t video_frames;         /* ingest: frames of a video at most */
     double video_fps;              /* ingest: frames shown of each second of a video */
+    char kv_type[8];               /* infer: f16, q8 or f32 */
     bool exact;                    /* infer: activations stay float32 */
 };
 

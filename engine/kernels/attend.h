@@ -15,13 +15,18 @@ struct attend_shape {
     size_t heads;    /* query heads; a multiple of kv_heads */
     size_t kv_heads; /* query head h looks at kv head h / (heads / kv_heads) */
     size_t head_dim; /* a multiple of 8, at most ATTEND_HEAD_DIM_MAX */
-    enum dtype type; /* of keys and values: DTYPE_F16 or DTYPE_F32 */
+    enum dtype type; /* of keys and values: DTYPE_F16, DTYPE_F32 or DTYPE_I8 */
 };
 
-/* A page is [kv_heads] of attend_head_bytes each: [64][head_dim] of the type. */
+/* A page is [kv_heads] of attend_head_bytes each. Floats are [64][head_dim]. With DTYPE_I8 a key
+ * (or value) of a head has one float32 scale, and 8 bits for each number: keys are
+ * [64][head_dim], values [32][head_dim][2], two positions side by side; then the scales [64].
+ * Products with them are of 16 bits, so the query and the exponentials lose next to nothing. */
 static inline size_t attend_head_bytes(enum dtype type, size_t head_dim)
 {
-    return ATTEND_PAGE_KEYS * head_dim * (type == DTYPE_F16 ? 2 : sizeof(float));
+    size_t scale_bytes = type == DTYPE_I8 ? sizeof(float) : 0;
+    size_t value_bytes = type == DTYPE_I8 ? 1 : type == DTYPE_F16 ? 2 : sizeof(float);
+    return ATTEND_PAGE_KEYS * (head_dim * value_bytes + scale_bytes);
 }
 
 /* One query token and what it may see: keys at positions [first, end), never empty. */

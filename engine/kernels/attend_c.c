@@ -12,7 +12,37 @@ struct row {
     const float *q;
     float *out; /* values weighted so far */
     float largest, sum;
+    int16_t q_rounded[ATTEND_HEAD_DIM_MAX]; /* for 8-bit keys; a unit is q_step */
+    float q_step;
 };
+
+/* Keys or values of one head in a page. */
+static const float *scales_of(const void *page, size_t d)
+{
+    return (const float *)(const void *)((const uint8_t *)page + ATTEND_PAGE_KEYS * d);
+}
+
+/* Whole number nearest to v, the even one of two; -limit when v is not a number. */
+static float nearest(float v, float limit)
+{
+    v = v > -limit ? v : -limit;
+    v = v < limit ? v : limit;
+    return (v + EXP_ROUND) - EXP_ROUND;
+}
+
+/* x / step to the nearest whole number, where step makes the largest of them `units`; returns step.
+ * Numbers that are too small to divide by, infinite or none become zeros. */
+static float round_to(int16_t *out, const float *x, size_t n, float units)
+{
+    float largest = 0.0f;
+    for (size_t i = 0; i < n; i++)
+        largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
+    float step = largest / units;
+    bool usable = step >= ACT_STEP_MIN && step <= ACT_STEP_MAX;
+    for (size_t i = 0; i < n; i++)
+        out[i] = (int16_t)(usable ? nearest(x[i] / step, units) : 0.0f);
+    return usable ? step : 0.0f;
+}
 
 static void load(float *out, const void *page, size_t row, size_t d, enum dtype type)
 {
@@ -28,17 +58,63 @@ static float dot(const float *a, const float *b, size_t d)
     return lanes_sum(lane);
 }
 
+static float score_key(const struct row *r, const void *keys, size_t j,
+                       const struct attend_shape *shape)
+{
+    size_t d = shape->head_dim;
+    float loaded[ATTEND_HEAD_DIM_MAX];
+    if (shape->type == DTYPE_I8) {
+        const int8_t *key = (const int8_t *)keys + j * d;
+        int32_t sum = 0; /* 512 * 127 * 32767 is below 2^31 */
+        for (size_t i = 0; i < d; i++)
+            sum += r->q_rounded[i] * key[i];
+        return (float)sum * (r->q_step * scales_of(keys, d)[j]);
+    }
+    load(loaded, keys, j, d, shape->type);
+    return dot(r->q, loaded, d);
+}
+
+/* out += sum over low <= j < high of weight[j] value[j] */
+static void add_values(float *out, const float *weight, const void *values,
+                       const struct attend_shape *shape, size_t low, size_t high)
+{
+    size_t d = shape->head_dim;
+    float loaded[ATTEND_HEAD_DIM_MAX];
+    for (size_t j = low; j < high; j++) {
+        load(loaded, values, j, d, shape->type);
+        for (size_t i = 0; i < d; i++)
+            out[i] += weight[j] * loaded[i];
+    }
+}
+
+/* The same for 8-bit values: weights times scales are rounded to 16 bits, the page's sum is exact.
+ */
+static void add_rounded(float *out, const float *weight, const void *values, size_t d, size_t low,
+                        size_t high)
+{
+    float scaled[ATTEND_PAGE_KEYS] = {0};
+    int16_t rounded[ATTEND_PAGE_KEYS];
+    for (size_t j = low; j < high; j++)
+        scaled[j] = weight[j] * scales_of(values, d)[j];
+    float step = round_to(rounded, scaled, ATTEND_PAGE_KEYS, 32767.0f);
+    for (size_t i = 0; i < d; i++) {
+        int32_t sum = 0;
+        for (size_t j = low; j < high; j++)
+            sum += rounded[j] * ((const int8_t *)values)[(j / 2 * d + i) * 2 + j % 2];
+        out[i] += (float)sum * step;
+    }
+}
+
 /* Keys [low, high) of one page. */
 static void page_step(struct row *r, const void *keys, const void *values,
                       const struct attend_shape *shape, size_t low, size_t high)
 {
-    float score[ATTEND_PAGE_KEYS], loaded[ATTEND_HEAD_DIM_MAX];
+    float score[ATTEND_PAGE_KEYS];
     float largest = r->largest, lane[LANES] = {0};
     size_t d = shape->head_dim;
 
     for (size_t j = low; j < high; j++) {
-        load(loaded, keys, j, d, shape->type);
-        score[j] = dot(r->q, loaded, d);
+        score[j] = score_key(r, keys, j, shape);
         largest = score[j] > largest ? score[j] : largest;
     }
     float keep = scalar_exp(r->largest - largest);
@@ -50,11 +126,10 @@ static void page_step(struct row *r, const void *keys, const void *values,
     r->sum = r->sum * keep + lanes_sum(lane);
     for (size_t i = 0; i < d; i++)
         r->out[i] *= keep;
-    for (size_t j = low; j < high; j++) {
-        load(loaded, values, j, d, shape->type);
-        for (size_t i = 0; i < d; i++)
-            r->out[i] += score[j] * loaded[i];
-    }
+    if (shape->type == DTYPE_I8)
+        add_rounded(r->out, score, values, d, low, high);
+    else
+        add_values(r->out, score, values, shape, low, high);
 }
 
 static void attend_row(struct row *r, const struct attend_shape *shape,
@@ -86,6 +161,8 @@ void attend_c(const struct attend_task *task, const struct attend_part *out)
                         .out = out->values + i * d,
                         .largest = -INFINITY};
         memset(r.out, 0, d * sizeof *r.out);
+        if (task->shape->type == DTYPE_I8)
+            r.q_step = round_to(r.q_rounded, r.q, d, 32767.0f);
         attend_row(&r, task->shape, query, kv_head, task->group);
         out->largest[i] = r.largest;
         out->sum[i] = r.sum;
@@ -115,4 +192,32 @@ void attend_finish_c(float *out, const float *values, float sum, size_t head_dim
 {
     for (size_t i = 0; i < head_dim; i++)
         out[i] = values[i] / sum;
+}
+
+/* One head: int8 with a stride, and the scale. */
+static void store_rounded(void *page, size_t at, size_t first, size_t stride, const float *x,
+                          size_t d)
+{
+    int16_t rounded[ATTEND_HEAD_DIM_MAX];
+    float step = round_to(rounded, x, d, 127.0f);
+    memcpy((uint8_t *)page + ATTEND_PAGE_KEYS * d + at * sizeof step, &step, sizeof step);
+    for (size_t i = 0; i < d; i++)
+        ((int8_t *)page)[first + i * stride] = (int8_t)rounded[i];
+}
+
+void attend_store_c(const struct attend_shape *shape, void *keys, void *values, size_t at,
+                    const float *key, const float *value)
+{
+    size_t d = shape->head_dim, head_bytes = attend_head_bytes(shape->type, d);
+    for (size_t h = 0; h < shape->kv_heads; h++, key += d, value += d) {
+        uint8_t *k = (uint8_t *)keys + h * head_bytes, *v = (uint8_t *)values + h * head_bytes;
+        if (shape->type == DTYPE_I8) {
+            store_rounded(k, at, at * d, 1, key, d);
+            store_rounded(v, at, at / 2 * 2 * d + at % 2, 2, value, d);
+            continue;
+        }
+        const struct quant_row *quant = quant_find(shape->type);
+        quant->from_f32(k + at * d * quant->block_bytes, key, d);
+        quant->from_f32(v + at * d * quant->block_bytes, value, d);
+    }
 }

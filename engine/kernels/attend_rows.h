@@ -1,5 +1,6 @@
 /* attend_rows.h - the walk of attention over rows and pages, for the files that have vectors;
- * static, as math_avx2.h. The file that includes it defines the functions declared below.
+ * static, as math_avx2.h. The file that includes it defines the functions declared below, and
+ * LANES, numbers in a vector, and SUMS, vectors held in registers at once.
  *
  * Four rows at a time share what they load. Each number has its own order, so how many rows go
  * together changes nothing. */
@@ -13,7 +14,7 @@
 #define PAGE ((size_t)ATTEND_PAGE_KEYS)
 #define TILE_ROWS ((size_t)4)
 #define CACHE_LINE 64
-#define FETCH_KEYS ((size_t)16)
+#define FETCH_KEYS ((size_t)8) /* values are added in steps of so many keys */
 
 struct row {
     const float *q;
@@ -22,7 +23,35 @@ struct row {
     float keep;         /* what is kept of earlier pages when this one is added */
     size_t low, high;   /* keys of the page that are seen; equal: none */
     float score[PAGE];  /* then their exponentials, zero for keys that are not seen */
+    /* for 8-bit keys and values: */
+    const int16_t *q_rounded; /* units of q_step */
+    int16_t rounded[PAGE];    /* exponentials times the values' scales, units of step */
+    float q_step, step;
 };
+
+/* Pages lie anywhere, and a page is too short for the processor to see what comes next: while keys
+ * are multiplied, the page's values are fetched, and while those are added, the next page's keys,
+ * a little at each step, so that memory and multipliers are both busy all the time. */
+struct ahead {
+    const uint8_t *at;
+    size_t left, step; /* bytes */
+};
+
+static inline void ahead_set(struct ahead *a, const void *data, size_t bytes, size_t steps)
+{
+    a->at = data;
+    a->left = data ? bytes : 0;
+    a->step = (bytes / (steps + 1) / CACHE_LINE + 1) * CACHE_LINE;
+}
+
+static inline void ahead_step(struct ahead *a)
+{
+    size_t n = a->step < a->left ? a->step : a->left;
+    for (size_t i = 0; i < n; i += CACHE_LINE)
+        __builtin_prefetch(a->at + i, 0, 2);
+    a->at += n;
+    a->left -= n;
+}
 
 /* One page of the kv head. */
 struct page {
@@ -30,40 +59,22 @@ struct page {
     const void *next_keys; /* of the next page, or NULL */
     size_t d;
     enum dtype type;
+    struct ahead ahead;
 };
 
 static float exp_one(float x);
-/* score[j] for low <= j < high (others may get anything), for n rows: 1, 2 or 4. With `ahead` the
- * page's values are fetched meanwhile. */
-static void score_rows(struct row *rows, size_t n, const struct page *page, size_t low, size_t high,
-                       bool ahead);
+/* score[j] for low <= j < high (others may get anything), for n rows: 1, 2 or 4. */
+static void score_rows(struct row *rows, size_t n, struct page *page, size_t low, size_t high);
 /* Scores to exponentials; keep, largest and sum. */
 static void soften(struct row *row);
-/* out = out * keep + sum over low <= j < high of score[j] value[j], in that order, for n rows. */
-static void value_rows(const struct row *rows, size_t n, const struct page *page, size_t low,
+/* As round_to of attend_c.c, with 16 bits; out [512], zeros after d. Returns the step. */
+static float round_query(int16_t *out, const float *q, size_t d);
+/* rounded and step from the exponentials and scales [64]. */
+static void round_weights(struct row *row, const float *scales);
+/* out = out * keep + sum over low <= j < high of score[j] value[j], in that order, for n rows; with
+ * 8-bit values the weights are `rounded`, the sum is exact, and rows that see nothing stay. */
+static void value_rows(const struct row *rows, size_t n, struct page *page, size_t low,
                        size_t high);
-
-static inline void fetch(const void *data, size_t bytes, bool near)
-{
-    for (size_t i = 0; i < bytes; i += CACHE_LINE)
-        if (near)
-            __builtin_prefetch((const uint8_t *)data + i, 0, 3);
-        else
-            __builtin_prefetch((const uint8_t *)data + i, 0, 2);
-}
-
-/* Pages lie anywhere, and a page is too short for the processor to see what comes next: while keys
- * [j, j + n) are multiplied, later ones are fetched, and the values that will be needed. The first
- * cache is for a page that few rows use: with many, their numbers fill it. */
-static inline void fetch_ahead(const struct page *page, size_t j, size_t n, bool near)
-{
-    size_t row_bytes = attend_head_bytes(page->type, page->d) / PAGE, key = j + FETCH_KEYS;
-    if (key < PAGE)
-        fetch((const uint8_t *)page->keys + key * row_bytes, n * row_bytes, near);
-    else if (page->next_keys)
-        fetch((const uint8_t *)page->next_keys + (key - PAGE) * row_bytes, n * row_bytes, near);
-    fetch((const uint8_t *)page->values + j * row_bytes, n * row_bytes, near);
-}
 
 /* How many rows go together when so many are left. */
 static size_t rows_together(size_t left)
@@ -71,31 +82,60 @@ static size_t rows_together(size_t left)
     return left >= TILE_ROWS ? TILE_ROWS : left >= 2 ? 2 : 1;
 }
 
-static void score_page(struct row *rows, size_t n_rows, const struct page *page)
+static inline const float *scales_of(const void *data, size_t d)
 {
-    bool ahead = true;
-    for (size_t n; n_rows > 0; rows += n, n_rows -= n) {
-        size_t low = PAGE, high = 0;
-        n = rows_together(n_rows);
-        for (size_t r = 0; r < n; r++) {
-            low = rows[r].low < rows[r].high && rows[r].low < low ? rows[r].low : low;
-            high = rows[r].high > high ? rows[r].high : high;
-        }
-        if (low >= high)
+    return (const float *)(const void *)((const uint8_t *)data + PAGE * d);
+}
+
+/* Keys that any of n rows sees; false: none. */
+static bool seen_range(const struct row *rows, size_t n, size_t *low, size_t *high)
+{
+    *low = PAGE;
+    *high = 0;
+    for (size_t r = 0; r < n; r++) {
+        if (rows[r].low >= rows[r].high)
             continue;
-        score_rows(rows, n, page, low, high, ahead);
-        for (size_t r = 0; r < n; r++)
-            if (rows[r].low < rows[r].high)
-                soften(&rows[r]);
-        ahead = false;
+        *low = rows[r].low < *low ? rows[r].low : *low;
+        *high = rows[r].high > *high ? rows[r].high : *high;
+    }
+    return *low < *high;
+}
+
+static void score_page(struct row *rows, size_t n_rows, struct page *page)
+{
+    size_t bytes = attend_head_bytes(page->type, page->d);
+    ahead_set(&page->ahead, page->values, bytes, PAGE * n_rows / SUMS);
+    for (size_t n; n_rows > 0; rows += n, n_rows -= n) {
+        size_t low, high;
+        n = rows_together(n_rows);
+        if (!seen_range(rows, n, &low, &high))
+            continue;
+        score_rows(rows, n, page, low, high);
+        for (size_t r = 0; r < n; r++) {
+            if (rows[r].low >= rows[r].high) {
+                memset(rows[r].rounded, 0, sizeof rows[r].rounded);
+                continue;
+            }
+            soften(&rows[r]);
+            if (page->type == DTYPE_I8)
+                round_weights(&rows[r], scales_of(page->values, page->d));
+        }
     }
 }
 
 /* Rows of neighbouring tokens see almost the same keys. What only some of them see they take alone:
  * a value that a row may not see must not even be multiplied by zero, it may be anything. */
-static void value_tile(struct row *rows, size_t n, const struct page *page)
+static void value_tile(struct row *rows, size_t n, struct page *page)
 {
-    size_t low = 0, high = PAGE;
+    size_t low, high;
+    if (!seen_range(rows, n, &low, &high))
+        return;
+    if (page->type == DTYPE_I8) { /* whole numbers times zero are zero */
+        value_rows(rows, n, page, low, high);
+        return;
+    }
+    low = 0;
+    high = PAGE;
     for (size_t r = 0; r < n; r++) {
         low = rows[r].low > low ? rows[r].low : low;
         high = rows[r].high < high ? rows[r].high : high;
@@ -120,8 +160,11 @@ static void value_tile(struct row *rows, size_t n, const struct page *page)
     }
 }
 
-static void value_page(struct row *rows, size_t n_rows, const struct page *page)
+static void value_page(struct row *rows, size_t n_rows, struct page *page)
 {
+    size_t bytes = attend_head_bytes(page->type, page->d);
+    ahead_set(&page->ahead, page->next_keys, bytes,
+              PAGE / FETCH_KEYS * n_rows * page->d / (LANES * SUMS));
     for (size_t n; n_rows > 0; rows += n, n_rows -= n) {
         n = rows_together(n_rows);
         value_tile(rows, n, page);
@@ -164,6 +207,7 @@ static void init_rows(struct row *rows, const struct attend_task *task,
 static inline void attend_walk(const struct attend_task *task, const struct attend_part *out)
 {
     struct row rows[ATTEND_ROWS_MAX];
+    int16_t q_rounded[ATTEND_ROWS_MAX][ATTEND_HEAD_DIM_MAX];
     const struct attend_shape *shape = task->shape;
     struct page page = {.d = shape->head_dim, .type = shape->type};
     size_t kv_head = task->head_begin / (shape->heads / shape->kv_heads);
@@ -174,6 +218,10 @@ static inline void attend_walk(const struct attend_task *task, const struct atte
 
     assert(n_rows <= ATTEND_ROWS_MAX);
     init_rows(rows, task, out);
+    for (size_t i = 0; i < n_rows && shape->type == DTYPE_I8; i++) {
+        rows[i].q_step = round_query(q_rounded[i], rows[i].q, shape->head_dim);
+        rows[i].q_rounded = q_rounded[i];
+    }
     for (size_t n = 0; n < task->n_queries; n++) {
         const struct attend_query *query = &task->queries[n];
         from = query->first < from ? query->first : from;

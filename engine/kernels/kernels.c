@@ -37,7 +37,7 @@ static const struct matmul_row any_type[] = {
 #define SET(suffix, need, vector) {                                                                \
     .name = #suffix, .needs = (need), .round_row = round_row_##vector,                              \
     .rmsnorm = rmsnorm_##vector, .add_scale = add_scale_##vector, .gelu_mul = gelu_mul_##vector,   \
-    .softcap = softcap_##vector, .rope = rope_##vector, .attend = attend_##suffix,                  \
+    .softcap = softcap_##vector, .rope = rope_##vector, .attend_store = attend_store_##vector, .attend = attend_##suffix,                  \
     .attend_add = attend_add_##suffix, .attend_finish = attend_finish_##suffix,                     \
     .resize_across = resize_across_##vector, .resize_down = resize_down_##vector }
 

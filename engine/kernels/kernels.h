@@ -67,6 +67,9 @@ struct kernel_set {
     void (*gelu_mul)(float *out, const float *gate, const float *up, size_t n);
     void (*softcap)(float *x, size_t n, float cap);
     void (*rope)(float *x, const float *cos, const float *sin, size_t heads, size_t half);
+    /* Put key and value [kv_heads][head_dim] at place `at` of a page; the same bits in every set */
+    void (*attend_store)(const struct attend_shape *shape, void *keys, void *values, size_t at,
+                         const float *key, const float *value);
     /* What the rows of a task see of the keys of its group. */
     void (*attend)(const struct attend_task *task, const struct attend_part *out);
     /* total = both parts of the same rows together; the same bits in every set */

@@ -40,8 +40,9 @@ size_t probe_int8_avx2(size_t products, int32_t *out)
         for (size_t i = 0; i < CHAINS; i++) {
             __m256i pairs = _mm256_maddubs_epi16(a, b);
             __asm__ volatile("" : "+x"(pairs));
-            sum[i] = _mm256_add_epi32(sum[i], _mm256_madd_epi16(pairs, ones));
-            __asm__ volatile("" : "+x"(sum[i]));
+            __m256i s = _mm256_add_epi32(sum[i], _mm256_madd_epi16(pairs, ones));
+            __asm__ volatile("" : "+x"(s));
+            sum[i] = s;
         }
     }
     for (size_t i = 1; i < CHAINS; i++)
@@ -62,8 +63,9 @@ size_t probe_float32_avx2(size_t products, float *out)
 
     for (; done < products; done += CHAINS * 8) {
         for (size_t i = 0; i < CHAINS; i++) {
-            sum[i] = _mm256_fmadd_ps(a, a, sum[i]);
-            __asm__ volatile("" : "+x"(sum[i]));
+            __m256 s = _mm256_fmadd_ps(a, a, sum[i]);
+            __asm__ volatile("" : "+x"(s)); /* an element in the assembly would live in memory */
+            sum[i] = s;
         }
     }
     for (size_t i = 1; i < CHAINS; i++)

@@ -32,8 +32,9 @@ size_t probe_int8_avx512(size_t products, int32_t *out)
 
     for (; done < products; done += CHAINS * 64) {
         for (size_t i = 0; i < CHAINS; i++) {
-            sum[i] = _mm512_dpbusd_epi32(sum[i], a, b);
-            __asm__ volatile("" : "+v"(sum[i])); /* or the loop would be one multiplication */
+            __m512i s = _mm512_dpbusd_epi32(sum[i], a, b);
+            __asm__ volatile("" : "+v"(s)); /* or the loop would be one multiplication */
+            sum[i] = s;
         }
     }
     for (size_t i = 1; i < CHAINS; i++)
@@ -50,8 +51,9 @@ size_t probe_float32_avx512(size_t products, float *out)
 
     for (; done < products; done += CHAINS * 16) {
         for (size_t i = 0; i < CHAINS; i++) {
-            sum[i] = _mm512_fmadd_ps(a, a, sum[i]);
-            __asm__ volatile("" : "+v"(sum[i]));
+            __m512 s = _mm512_fmadd_ps(a, a, sum[i]);
+            __asm__ volatile("" : "+v"(s));
+            sum[i] = s;
         }
     }
     for (size_t i = 1; i < CHAINS; i++)

@@ -18,6 +18,8 @@ void add_scale_c(float *x, const float *y, size_t n, float scale);
 void gelu_mul_c(float *out, const float *gate, const float *up, size_t n);
 void softcap_c(float *x, size_t n, float cap);
 void rope_c(float *x, const float *cos, const float *sin, size_t heads, size_t half);
+void attend_store_c(const struct attend_shape *shape, void *keys, void *values, size_t at,
+                    const float *key, const float *value);
 void attend_c(const struct attend_task *task, const struct attend_part *out);
 void attend_add_c(const struct attend_part *total, const struct attend_part *more, size_t rows,
                   size_t head_dim);
@@ -47,6 +49,8 @@ void add_scale_avx2(float *x, const float *y, size_t n, float scale);
 void gelu_mul_avx2(float *out, const float *gate, const float *up, size_t n);
 void softcap_avx2(float *x, size_t n, float cap);
 void rope_avx2(float *x, const float *cos, const float *sin, size_t heads, size_t half);
+void attend_store_avx2(const struct attend_shape *shape, void *keys, void *values, size_t at,
+                       const float *key, const float *value);
 void attend_avx2(const struct attend_task *task, const struct attend_part *out);
 void attend_add_avx2(const struct attend_part *total, const struct attend_part *more, size_t rows,
                      size_t head_dim);

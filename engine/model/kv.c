@@ -1,5 +1,6 @@
 #include "engine/model/kv.h"
 #include "engine/base/heap.h"
+#include "engine/kernels/kernels.h"
 #include "engine/model/hparams.h"
 #include <assert.h>
 #include <inttypes.h>
@@ -30,7 +31,8 @@ struct page_pool {
 
 struct kv {
     const struct hparams *hp;
-    const struct quant_row *type;
+    enum dtype type;
+    const struct kernel_set *set;
     size_t budget_bytes;
     size_t extra_bytes; /* allowed beyond the budget by kv_widen */
     struct page_pool pool[KV_KINDS];
@@ -74,18 +76,42 @@ static enum kv_kind kind_of(const struct kv *kv, size_t layer)
     return kv->hp->layer[layer].sliding ? KV_SLIDING : KV_FULL;
 }
 
+static const struct {
+    const char *name;
+    enum dtype type;
+} types[] = {{"f16", DTYPE_F16}, {"q8", DTYPE_I8}, {"f32", DTYPE_F32}};
+
+bool kv_type_read(enum dtype *out, const char *name, bool exact, struct status *st)
+{
+    if (name[0] == 0)
+        name = exact ? "f32" : "f16";
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (strcmp(types[i].name, name) == 0) {
+            *out = types[i].type;
+            return true;
+        }
+    return status_fail(st, STATUS_INVALID, "kv type '%.20s': f16, q8 or f32 is wanted", name);
+}
+
+const char *kv_type_name(enum dtype type)
+{
+    size_t i = 0;
+    while (types[i].type != type)
+        i++;
+    return types[i].name;
+}
+
 struct kv *kv_new(const struct hparams *hp, enum dtype type, size_t budget_bytes)
 {
     struct kv *kv = heap_new(1, sizeof *kv);
 
     kv->hp = hp;
-    kv->type = quant_find((uint32_t)type);
-    assert(kv->type && kv->type->from_f32 && kv->type->block_values == 1);
+    kv->type = type;
+    kv->set = kernels_find();
     kv->budget_bytes = budget_bytes;
     for (size_t i = 0; i < hp->layers; i++) {
         struct page_pool *pool = &kv->pool[kind_of(kv, i)];
-        size_t bytes =
-            hp->layer[i].kv_heads * KV_PAGE_TOKENS * hp->layer[i].head_dim * kv->type->block_bytes;
+        size_t bytes = hp->layer[i].kv_heads * attend_head_bytes(type, hp->layer[i].head_dim);
         kv->keys_at[i] = pool->page_bytes;
         kv->values_at[i] = pool->page_bytes + bytes;
         pool->page_bytes += 2 * bytes;
@@ -118,7 +144,7 @@ void kv_free(struct kv *kv)
 
 enum dtype kv_type(const struct kv *kv)
 {
-    return kv->type->dtype;
+    return kv->type;
 }
 
 size_t kv_page_bytes(const struct kv *kv, enum kv_kind kind)
@@ -364,17 +390,13 @@ void kv_line_write(struct kv_line *line, size_t layer, size_t position, const fl
                    const float *value)
 {
     struct kv *kv = line->kv;
-    const struct hparams_layer *shape = &kv->hp->layer[layer];
+    const struct hparams_layer *layer_of = &kv->hp->layer[layer];
     struct page *page = line->pages[kind_of(kv, layer)][position / KV_PAGE_TOKENS];
-    size_t row_bytes = shape->head_dim * kv->type->block_bytes;
+    struct attend_shape shape = {
+        .kv_heads = layer_of->kv_heads, .head_dim = layer_of->head_dim, .type = kv->type};
 
-    for (size_t head = 0; head < shape->kv_heads; head++) {
-        size_t at = (head * KV_PAGE_TOKENS + position % KV_PAGE_TOKENS) * row_bytes;
-        kv->type->from_f32(page->data + kv->keys_at[layer] + at, key + head * shape->head_dim,
-                           shape->head_dim);
-        kv->type->from_f32(page->data + kv->values_at[layer] + at, value + head * shape->head_dim,
-                           shape->head_dim);
-    }
+    kv->set->attend_store(&shape, page->data + kv->keys_at[layer],
+                          page->data + kv->values_at[layer], position % KV_PAGE_TOKENS, key, value);
 }
 
 const void *const *kv_line_keys(const struct kv_line *line, size_t layer)

@@ -2,8 +2,7 @@
  *
  * There are two kinds of pages: one holds 64 positions of all sliding layers, the other of all full
  * layers. A page of the sliding kind is let go when it is out of every window. Within a page each
- * layer has its keys, then its values, each [kv_heads][64][head_dim] as engine/kernels/attend.h
- * wants them. */
+ * layer has its keys, then its values, as engine/kernels/attend.h wants them. */
 #pragma once
 #include "engine/base/status.h"
 #include "engine/quant/quant.h"
@@ -17,7 +16,13 @@ struct kv;      /* opaque: the pages of all sequences of a model, and their budg
 struct kv_line; /* opaque: the pages of one sequence */
 struct hparams; /* engine/model/hparams.h, must outlive kv */
 
-/* type: DTYPE_F16 or DTYPE_F32. budget_bytes: of all lines and snapshots together. */
+/* How keys and values are kept, by the names that options and `numerics` have: "f16"; "q8", 8 bits
+ * and a scale for each key and head; "f32". "" is f32 with `exact`, the mode of reference, and else
+ * f16. STATUS_INVALID for any other. */
+MUST_CHECK bool kv_type_read(enum dtype *out, const char *name, bool exact, struct status *st);
+const char *kv_type_name(enum dtype type);
+
+/* type: as attend_shape has it. budget_bytes: of all lines and snapshots together. */
 struct kv *kv_new(const struct hparams *hp, enum dtype type, size_t budget_bytes);
 void kv_free(struct kv *kv); /* no line and no snapshot may be left */
 

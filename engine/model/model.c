@@ -141,21 +141,21 @@ bool model_open(struct model **out, const struct weights *w, struct pool *pool,
                 const struct model_options *options, struct status *st)
 {
     struct model *m = heap_new(1, sizeof *m);
-    /* --exact keeps float32 in keys and values too: it is the mode of reference. */
-    enum dtype kv = options->exact || options->kv_f32 ? DTYPE_F32 : DTYPE_F16;
+    const char *kv_type = options->kv_type ? options->kv_type : "";
+    enum dtype kv;
 
     m->weights = w;
     m->architecture = find_architecture(w, st);
-    if (!m->architecture || !hparams_read(&m->hp, w, m->architecture->name, st) ||
-        !check_heads(&m->hp, st) || !check_options(&m->hp, options, st) ||
-        !decoder_borrow_all(m, st))
+    if (!m->architecture || !kv_type_read(&kv, kv_type, options->exact, st) ||
+        !hparams_read(&m->hp, w, m->architecture->name, st) || !check_heads(&m->hp, st) ||
+        !check_options(&m->hp, options, st) || !decoder_borrow_all(m, st))
         goto fail;
     m->embedding_scale = sqrtf((float)m->hp.width);
     m->context_max = options->context_max;
     m->ops = ops_new(pool, options->exact ? PRECISION_EXACT : PRECISION_FAST);
     m->kv = kv_new(&m->hp, kv, options->kv_bytes);
     (void)snprintf(m->numerics, sizeof m->numerics, "decoder %d, %s, kv %s", DECODER_NUMERICS,
-                   ops_name(m->ops), kv == DTYPE_F32 ? "f32" : "f16");
+                   ops_name(m->ops), kv_type_name(kv));
     *out = m;
     return true;
 fail:

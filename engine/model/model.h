@@ -13,11 +13,11 @@ struct weights;     /* engine/weights/weights.h */
 struct hparams;     /* engine/model/hparams.h */
 
 struct model_options {
-    bool exact;         /* activations stay float32; else they are rounded to 8 bits per block
-                           against quantized weights */
-    bool kv_f32;        /* keys and values are float32, as `exact` has them, instead of float16 */
-    size_t context_max; /* positions of one sequence */
-    size_t kv_bytes;    /* memory for keys and values of all sequences together */
+    bool exact;          /* activations stay float32; else they are rounded to 8 bits per block
+                            against quantized weights */
+    const char *kv_type; /* "f16", "q8" or "f32" (kv_type_read in kv.h); NULL as "" */
+    size_t context_max;  /* positions of one sequence */
+    size_t kv_bytes;     /* memory for keys and values of all sequences together */
 };
 
 /* Borrow the tensors of a decoder; refuses, naming it, what is missing or has another shape. The

@@ -241,7 +241,7 @@ void ops_attend(const struct ops *ops, const struct attend_shape *shape,
 
     assert(shape->kv_heads > 0 && shape->heads % shape->kv_heads == 0);
     assert(shape->head_dim % 8 == 0 && shape->head_dim <= ATTEND_HEAD_DIM_MAX);
-    assert(shape->type == DTYPE_F16 || shape->type == DTYPE_F32);
+    assert(shape->type == DTYPE_F16 || shape->type == DTYPE_F32 || shape->type == DTYPE_I8);
     for (size_t i = 0; i < n; i++)
         assert(queries[i].first < queries[i].end);
     plan(&job, queries, n);

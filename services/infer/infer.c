@@ -70,6 +70,7 @@ static bool number(const struct stage_options *options, const char *name, const 
 struct settings {
     uint64_t threads, context, slots, kv_bytes, draft_tokens;
     const char *drafter; /* "": none */
+    const char *kv_type;
     bool exact;
 };
 
@@ -87,6 +88,7 @@ static bool read_settings(const struct stage_options *options, struct settings *
         out->threads = cores > 0 ? (uint64_t)cores : 1;
     }
     out->drafter = stage_option(options, "drafter", "");
+    out->kv_type = stage_option(options, "kv-type", "");
     out->exact = strcmp(stage_option(options, "exact", "no"), "yes") == 0;
     return true;
 }
@@ -94,6 +96,7 @@ static bool read_settings(const struct stage_options *options, struct settings *
 static bool open_engine(struct infer *infer, const struct settings *settings, struct status *st)
 {
     struct model_options model = {.exact = settings->exact,
+                                  .kv_type = settings->kv_type,
                                   .context_max = infer->context,
                                   .kv_bytes = (size_t)settings->kv_bytes};
     struct batch_options batch = {.slots = infer->slots,

@@ -12,6 +12,7 @@ int main(int argc, char **argv)
         {"context", "N", "tokens of a request, prompt and answer together (8192)"},
         {"slots", "N", "requests in one batch (4)"},
         {"kv-bytes", "N", "memory for keys and values (1 GiB)"},
+        {"kv-type", "f16|q8|f32", "how keys and values are kept (f16; f32 with exact)"},
         {"exact", "yes|no", "activations stay float32 instead of 8 bits (no)"},
         {0},
     };

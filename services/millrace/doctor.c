@@ -179,7 +179,7 @@ static void check_model(struct doctor *d)
         (void)printf("%-6s %-14s none given; --model FILE checks one\n", "-", "model");
         return;
     }
-    if (!fit_read(&fit, d->model, d->media ? d->media : "", 1024, &st)) {
+    if (!fit_read(&fit, d->model, d->media ? d->media : "", 1024, "", &st)) {
         verdict(d, false, "model", "%s", st.text);
         return;
     }

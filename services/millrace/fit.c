@@ -24,9 +24,9 @@ static bool check_cpu(struct status *st)
     return true;
 }
 
-static struct fit_kv kv_of(const struct hparams *hp, uint64_t context)
+static struct fit_kv kv_of(const struct hparams *hp, uint64_t context, enum dtype type)
 {
-    struct kv *kv = kv_new(hp, DTYPE_F16, 0);
+    struct kv *kv = kv_new(hp, type, 0);
     struct fit_kv out = {.full_token = kv_token_bytes(kv, KV_FULL),
                          .sliding_token = kv_token_bytes(kv, KV_SLIDING),
                          .window = hp->window,
@@ -90,13 +90,14 @@ static uint64_t available_bytes(void)
 }
 
 bool fit_read(struct fit *out, const char *model, const char *media, uint64_t context,
-              struct status *st)
+              const char *kv_type, struct status *st)
 {
     struct hparams *hp = heap_new(1, sizeof *hp);
     struct weights *w = NULL;
     struct fit fit = {.available_bytes = available_bytes()};
+    enum dtype kv;
 
-    bool ok = check_cpu(st) && weights_open(&w, model, st);
+    bool ok = check_cpu(st) && kv_type_read(&kv, kv_type, false, st) && weights_open(&w, model, st);
     if (ok && !read_model(w, hp, &fit, st))
         ok = status_wrap(st, "model '%s'", model);
     if (ok && context > fit.context)
@@ -106,7 +107,7 @@ bool fit_read(struct fit *out, const char *model, const char *media, uint64_t co
     if (ok)
         fit.media_inside = media_shape_read(&(struct media_shape){0}, w, &(struct status){0});
     if (ok)
-        fit.kv = kv_of(hp, context);
+        fit.kv = kv_of(hp, context, kv);
     if (ok && media[0])
         ok = read_media(model, media, &fit, st);
     if (ok)
@@ -158,7 +159,8 @@ uint64_t fit_context(const char *model, uint64_t available)
         uint64_t high = fit.context / CONTEXT_STEP;
         while (low < high) {
             uint64_t middle = (low + high + 1) / 2;
-            bool fits = fit.file_bytes + kv_of(hp, middle * CONTEXT_STEP).request <= available;
+            bool fits =
+                fit.file_bytes + kv_of(hp, middle * CONTEXT_STEP, DTYPE_F16).request <= available;
             low = fits ? middle : low;
             high = fits ? high : middle - 1;
         }

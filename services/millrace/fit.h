@@ -25,9 +25,9 @@ struct fit {
 };
 
 /* Read model and media file (may be "") and check them against each other and against this machine:
- * instruction set, context. The error says what to do. */
+ * instruction set, context. kv_type as kv_type_read has it. The error says what to do. */
 MUST_CHECK bool fit_read(struct fit *out, const char *model, const char *media, uint64_t context,
-                         struct status *st);
+                         const char *kv_type, struct status *st);
 
 /* Add a drafter (may be ""): checks that it was made for the model. */
 MUST_CHECK bool fit_drafter(struct fit *fit, const char *model, const char *drafter,

@@ -132,7 +132,7 @@ static void print_fit(const char *path)
     struct fit *fit = heap_new(1, sizeof *fit);
     struct status st = {0};
 
-    if (!fit_read(fit, path, "", 1024, &st)) {
+    if (!fit_read(fit, path, "", 1024, "", &st)) {
         (void)printf("this machine\n  cannot run it as a decoder: %s\n", st.text);
         heap_free(fit);
         return;
@@ -143,12 +143,13 @@ static void print_fit(const char *path)
                  fit->kv.sliding_token, fit->kv.window);
     static const uint64_t contexts[] = {8192, 32768, 131072, 262144};
     for (size_t i = 0; i < sizeof contexts / sizeof *contexts; i++) {
-        struct fit at = {0};
-        if (contexts[i] <= fit->context && fit_read(&at, path, "", contexts[i], &st))
+        struct fit at = {0}, small = {0};
+        if (contexts[i] <= fit->context && fit_read(&at, path, "", contexts[i], "f16", &st) &&
+            fit_read(&small, path, "", contexts[i], "q8", &st))
             (void)printf("  context %7" PRIu64 " %12" PRIu64 " + %" PRIu64 " = %" PRIu64
-                         " bytes; in pages %s\n",
+                         " bytes; in pages %s, with q8 %s\n",
                          contexts[i], at.kv.sliding, at.kv.full, at.kv.sliding + at.kv.full,
-                         fit_bytes(at.kv.request));
+                         fit_bytes(at.kv.request), fit_bytes(small.kv.request));
     }
     uint64_t largest = fit_context(path, fit->available_bytes);
     (void)printf("this machine\n  memory free            %14s\n", fit_bytes(fit->available_bytes));

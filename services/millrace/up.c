@@ -41,6 +41,7 @@ static const char usage[] =
     "  --video-frames N     frames of a video at most, 1 to 240 (60)\n"
     "  --video-fps N        frames shown of each second of a video, 0.01 to 30 (1)\n"
     "  --body SIZE          largest request body, like 32MiB (64MiB)\n"
+    "  --kv-type TYPE       keys and values: f16, q8 (half the memory) or f32 (f16)\n"
     "  --exact              activations stay float32: slower, for comparisons\n"
     "  --verbose            show what every process logs\n";
 
@@ -100,6 +101,9 @@ static bool take_option(struct up *up, const char *name, const char *value, stru
     if (strcmp(name, "video-fps") == 0)
         return config_fps(value, &config_stage(c, "ingest")->video_fps) ||
                status_fail(st, STATUS_INVALID, "--video-fps '%s': a number from 0.01 to 30", value);
+    if (strcmp(name, "kv-type") == 0)
+        return set_text(config_stage(c, "infer")->kv_type, sizeof config_stage(c, "infer")->kv_type,
+                        name, value, st);
     if (strcmp(name, "exact") == 0)
         config_stage(c, "infer")->exact = true;
     if (strcmp(name, "verbose") == 0)
@@ -120,6 +124,7 @@ static int read_arguments(struct up *up, int argc, char **argv)
         {"context", required_argument, NULL, 0},
         {"slots", required_argument, NULL, 0},
         {"threads", required_argument, NULL, 0},
+        {"kv-type", required_argument, NULL, 0},
         {"exact", no_argument, NULL, 0},
         {"body", required_argument, NULL, 0},
         {"image-budget", required_argument, NULL, 0},
@@ -169,6 +174,13 @@ static bool uses(const struct config *config, const char *stage)
     return false;
 }
 
+/* As infer will have it. */
+static const char *kv_type(struct config *c)
+{
+    const struct config_stage *infer = config_stage(c, "infer");
+    return infer->exact && !infer->kv_type[0] ? "f32" : infer->kv_type;
+}
+
 /* A checkpoint's folder holds its media part; a GGUF file never does. */
 static bool find_media(struct up *up, struct status *st)
 {
@@ -177,12 +189,12 @@ static bool find_media(struct up *up, struct status *st)
 
     if (!wanted)
         c->media[0] = 0;
-    if (!fit_read(&up->fit, c->weights, c->media, c->context, st))
+    if (!fit_read(&up->fit, c->weights, c->media, c->context, kv_type(c), st))
         return false;
     if (!wanted || c->media[0] || !up->fit.media_inside)
         return true;
     memcpy(c->media, c->weights, sizeof c->media);
-    return fit_read(&up->fit, c->weights, c->media, c->context, st);
+    return fit_read(&up->fit, c->weights, c->media, c->context, kv_type(c), st);
 }
 
 static bool make_plan(struct up *up, struct status *st)
@@ -337,6 +349,8 @@ static void add_stage_options(const struct up *up, const struct config_stage *st
     add_number(a, "--slots", stage->slots);
     add_number(a, "--threads", stage->threads);
     add_number(a, "--kv-bytes", up->kv_bytes);
+    if (stage->kv_type[0])
+        add(a, "--kv-type", stage->kv_type);
     if (stage->exact)
         add(a, "--exact", "yes");
     if (c->drafter[0])

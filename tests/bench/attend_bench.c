@@ -2,8 +2,8 @@
  *
  * For a token at some depth: the time of all its 48 layers, against two limits measured in between:
  * bytes of keys and values by the bandwidth of a read with all threads, and multiplications by the
- * peak of float32 ones in the kernel set. Then a prefill, against the second limit. The fastest of
- * some runs is taken; with one thread, processor time: a busy machine disturbs both less. */
+ * peak of the kind that the kernel set uses. Then a prefill, against the second limit. The fastest
+ * of some runs is taken; with one thread, processor time: a busy machine disturbs both less. */
 #include "engine/base/clock.h"
 #include "engine/base/heap.h"
 #include "engine/base/pool.h"
@@ -33,6 +33,9 @@ static int64_t now_us(void)
 
 /* ---- limits ---- */
 
+/* 8-bit keys and values are multiplied by 16-bit numbers: half as many at once as bytes. */
+static bool whole;
+
 struct probing {
     const struct probe *probe;
     const uint8_t *data;
@@ -46,9 +49,11 @@ static void products_part(void *context, size_t begin, size_t end, size_t thread
 {
     struct probing *p = context;
     for (size_t i = begin; i < end; i++) {
-        float sum;
-        p->products = p->probe->float32(PRODUCTS, &sum);
-        p->sink[thread % 64] = sum;
+        float sum = 0;
+        int32_t whole_sum = 0;
+        p->products = whole ? p->probe->int8(PRODUCTS * 2, &whole_sum) / 2
+                            : p->probe->float32(PRODUCTS, &sum);
+        p->sink[thread % 64] = sum + (float)whole_sum;
     }
 }
 
@@ -176,7 +181,7 @@ static void bench_prefill(struct bench *b, size_t depth)
 
 int main(int argc, char **argv)
 {
-    static const enum dtype types[] = {DTYPE_F16, DTYPE_F32};
+    static const enum dtype types[] = {DTYPE_F16, DTYPE_I8, DTYPE_F32};
     struct bench b = {.pool = pool_new(argc > 1 ? (size_t)strtoul(argv[1], NULL, 10) : 1)};
 
     lone = pool_threads(b.pool) == 1;
@@ -194,6 +199,8 @@ int main(int argc, char **argv)
         b.q[i] = (float)(i * 7919 % 2048) / 1024.0f - 1.0f;
     for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
         b.type = types[t];
+        whole = b.type == DTYPE_I8;
+        b.limits = (struct limits){0};
         printf("%s, kv %s, %zu threads\n", ops_name(b.ops), quant_find(b.type)->name,
                pool_threads(b.pool));
         bench_decode(&b, 8192);

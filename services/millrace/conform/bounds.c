@@ -30,7 +30,7 @@ static float *logits_of(const struct weights *w, bool exact, const int32_t *ids,
                         struct model **out_model, struct status *st)
 {
     struct model_options options = {
-        .exact = exact, .kv_f32 = true, .context_max = n, .kv_bytes = KV_BYTES};
+        .exact = exact, .kv_type = "f32", .context_max = n, .kv_bytes = KV_BYTES};
     struct sequence *s = NULL;
 
     if (!model_open(out_model, w, NULL, &options, st) || !sequence_new(&s, *out_model, n, st))

@@ -62,7 +62,7 @@ static void test_reads_the_example_of_the_design(void **state)
              "pipelines:\n  chat:    [ingest, encode, infer, format]\n"
              "  private: [ingest, redact, encode, infer, format]\n"
              "stages:\n  ingest: { replicas: 2 }\n"
-             "  infer:  { threads: 8, kv_bytes: 4GiB, draft_tokens: 2, exact: true }\n"
+             "  infer:  { threads: 8, kv_bytes: 4GiB, draft_tokens: 2, kv_type: q8, exact: true }\n"
              "  redact: { program: ./redact.py }\n",
              &config, &st));
     assert_true(config_check(&config, &st));
@@ -76,6 +76,7 @@ static void test_reads_the_example_of_the_design(void **state)
     assert_string_equal(config.pipelines[1].steps[1], "redact");
     assert_int_equal(config_stage(&config, "ingest")->replicas, 2);
     assert_int_equal(config_stage(&config, "infer")->kv_bytes, UINT64_C(4) << 30);
+    assert_string_equal(config_stage(&config, "infer")->kv_type, "q8");
     assert_true(config_stage(&config, "infer")->exact);
     assert_string_equal(config_stage(&config, "redact")->program, "/tmp/./redact.py");
 }

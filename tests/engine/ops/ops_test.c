@@ -309,7 +309,7 @@ static void attend_double(double *out, const struct attend_shape *s, const struc
         out[i] /= sum;
 }
 
-#define PAGES ((size_t)37) /* two groups and a part */
+#define PAGES ((size_t)18) /* a group and a part */
 #define QUERIES ((size_t)21)
 
 static void check_attend(struct pool *pool, enum dtype dtype, size_t heads, size_t kv, size_t d)

@@ -45,7 +45,8 @@ static const struct {
 } modes[] = {
     {"exact", {.exact = true}},
     {"fast, kv f16", {0}},
-    {"fast, kv f32", {.kv_f32 = true}},
+    {"fast, kv f32", {.kv_type = "f32"}},
+    {"fast, kv q8", {.kv_type = "q8"}},
 };
 /* How the conversation is read, to be compared with: at once, by one thread, alone. */
 static const struct {
