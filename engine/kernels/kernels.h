@@ -21,16 +21,21 @@ struct weight_rows {
     size_t begin, end; /* output rows to be made */
 };
 
-/* Activations: x always; q, scale and sum for kernels that multiply rounded ones. Scales stay
- * float32: as half floats they would cost accuracy, and overflow, for nothing. */
+/* Activations: x always; q, scale and sum for kernels that multiply rounded ones. These lie strip
+ * by strip, so that what many rows need at once lies together; what is beyond the width in the last
+ * strip is not read. Scales stay float32: as half floats they would cost accuracy, and overflow,
+ * for nothing. */
 struct act_rows {
     size_t rows, width;
     const float *x;     /* [rows][width] */
-    const int8_t *q;    /* [rows][width], -127 .. 127 */
-    const float *scale; /* [rows][width / block] */
-    const int32_t *sum; /* [rows][width / ACT_GROUP(block)] of q: for weights with an offset */
+    const int8_t *q;    /* [strips][rows][ACT_STRIP], -127 .. 127 */
+    const float *scale; /* [strips][rows][ACT_STRIP / block] */
+    const int32_t *sum; /* [strips][rows][ACT_STRIP / ACT_GROUP(block)] of q: for weights with an
+                           offset */
     size_t block;       /* values that share a scale: 32 or 256; 0: not rounded */
 };
+#define ACT_STRIP ((size_t)256)
+#define ACT_STRIPS(width) (((width) + ACT_STRIP - 1) / ACT_STRIP)
 #define ACT_GROUP(block) ((block) == 256 ? 16 : (block))
 /* A block with a scale outside gets q of zeros: too small to divide by, infinite or not a number.
  */

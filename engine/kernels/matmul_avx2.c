@@ -10,7 +10,7 @@
 
 #define LANES ((size_t)8)
 #define LINE ((size_t)64) /* bytes of the cache */
-#define STRIP 256         /* values of a panel: 8 blocks of 32, or one of 256 */
+#define STRIP ACT_STRIP   /* values of a panel: 8 blocks of 32, or one of 256 */
 #define ACT_ROWS 16       /* activation rows that share a panel */
 
 struct panel {
@@ -26,7 +26,7 @@ struct steps {
     void (*unpack)(struct panel *p, const uint8_t *const row[LANES], size_t n_blocks);
     /* add the strip's products with n activation rows, 1 <= n <= 4 */
     void (*multiply)(__m256 *sum, const struct panel *p, const struct act_rows *x, size_t r,
-                     size_t n, size_t first_block, size_t n_blocks);
+                     size_t n, size_t strip, size_t n_blocks);
 };
 
 /* 16 bytes at `at` of eight rows: of row i in the lower half of a[i], of row i + 4 in the upper. */
@@ -102,22 +102,22 @@ static void q4_0_unpack(struct panel *p, const uint8_t *const row[LANES], size_t
 
 /* A nibble is at most 15 and an activation 127, so eight products of a pair fit 16 bits: 30480. */
 static ALWAYS_INLINE void q4_0_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
-                                    size_t r, size_t n, size_t first_block, size_t n_blocks)
+                                    size_t r, size_t n, size_t strip, size_t n_blocks)
 {
     const __m256i ones = _mm256_set1_epi16(1);
-    size_t blocks = x->width / 32;
+    size_t first = strip * x->rows + r; /* row of a strip */
     for (size_t b = 0; b < n_blocks; b++) {
         __m256i pairs[4];
         const __m256i *w = p->w + 8 * b;
-        const int8_t *q = x->q + r * x->width + 32 * (first_block + b);
+        const int8_t *q = x->q + first * STRIP + 32 * b;
         for (size_t i = 0; i < n; i++)
-            pairs[i] = _mm256_maddubs_epi16(w[0], four_acts(q + i * x->width));
+            pairs[i] = _mm256_maddubs_epi16(w[0], four_acts(q + i * STRIP));
         for (size_t g = 1; g < 8; g++)
             for (size_t i = 0; i < n; i++)
                 pairs[i] = _mm256_add_epi16(
-                    pairs[i], _mm256_maddubs_epi16(w[g], four_acts(q + i * x->width + 4 * g)));
+                    pairs[i], _mm256_maddubs_epi16(w[g], four_acts(q + i * STRIP + 4 * g)));
         for (size_t i = 0; i < n; i++) {
-            size_t at = (r + i) * blocks + first_block + b;
+            size_t at = 8 * (first + i) + b;
             __m256i whole = _mm256_sub_epi32(_mm256_madd_epi16(pairs[i], ones),
                                              _mm256_slli_epi32(_mm256_set1_epi32(x->sum[at]), 3));
             sum[i] = add_block(sum[i], p->scale[b], x->scale[at], whole);
@@ -138,26 +138,26 @@ static void q8_0_unpack(struct panel *p, const uint8_t *const row[LANES], size_t
 
 /* |w| times sign(w) x: at most 128 * 127 * 2 in 16 bits, so each pair goes to 32 bits at once. */
 static ALWAYS_INLINE void q8_0_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
-                                    size_t r, size_t n, size_t first_block, size_t n_blocks)
+                                    size_t r, size_t n, size_t strip, size_t n_blocks)
 {
     const __m256i ones = _mm256_set1_epi16(1);
-    size_t blocks = x->width / 32;
+    size_t first = strip * x->rows + r; /* row of a strip */
     for (size_t b = 0; b < n_blocks; b++) {
         __m256i whole[4];
         const __m256i *w = p->w + 8 * b;
-        const int8_t *q = x->q + r * x->width + 32 * (first_block + b);
+        const int8_t *q = x->q + first * STRIP + 32 * b;
         for (size_t i = 0; i < n; i++)
             whole[i] = _mm256_setzero_si256();
         for (size_t g = 0; g < 8; g++) {
             __m256i size = _mm256_abs_epi8(w[g]);
             for (size_t i = 0; i < n; i++) {
-                __m256i a = _mm256_sign_epi8(four_acts(q + i * x->width + 4 * g), w[g]);
+                __m256i a = _mm256_sign_epi8(four_acts(q + i * STRIP + 4 * g), w[g]);
                 whole[i] = _mm256_add_epi32(whole[i],
                                             _mm256_madd_epi16(_mm256_maddubs_epi16(size, a), ones));
             }
         }
         for (size_t i = 0; i < n; i++) {
-            size_t at = (r + i) * blocks + first_block + b;
+            size_t at = 8 * (first + i) + b;
             sum[i] = add_block(sum[i], p->scale[b], x->scale[at], whole[i]);
         }
     }
@@ -260,10 +260,10 @@ static void q6_k_unpack(struct panel *p, const uint8_t *const row[LANES], size_t
 /* Two products of a pair fit 16 bits (63 * 127 * 4 = 32004); so does 16 times a sum of 16
  * activations, which takes the offset of 32 away again. */
 static ALWAYS_INLINE void q6_k_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
-                                    size_t r, size_t n, size_t first_block, size_t n_blocks)
+                                    size_t r, size_t n, size_t strip, size_t n_blocks)
 {
-    size_t blocks = x->width / 256;
-    (void)n_blocks; /* one */
+    size_t first = strip * x->rows + r; /* row of a strip */
+    (void)n_blocks;                     /* one */
     __m256i whole[4];
     for (size_t i = 0; i < n; i++)
         whole[i] = _mm256_setzero_si256();
@@ -271,12 +271,12 @@ static ALWAYS_INLINE void q6_k_rows(__m256 *sum, const struct panel *p, const st
         const __m256i *w = p->w + 4 * g;
         const __m256i scale = p->sub_scale[g];
         for (size_t i = 0; i < n; i++) {
-            const int8_t *q = x->q + (r + i) * x->width + 256 * first_block + 16 * g;
+            const int8_t *q = x->q + (first + i) * STRIP + 16 * g;
             __m256i a = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], four_acts(q)),
                                          _mm256_maddubs_epi16(w[1], four_acts(q + 4)));
             __m256i b = _mm256_add_epi16(_mm256_maddubs_epi16(w[2], four_acts(q + 8)),
                                          _mm256_maddubs_epi16(w[3], four_acts(q + 12)));
-            int32_t offset = x->sum[(r + i) * blocks * 16 + first_block * 16 + g];
+            int32_t offset = x->sum[16 * (first + i) + g];
             __m256i taken = _mm256_set1_epi16((short)(16 * offset));
             __m256i product =
                 _mm256_add_epi32(_mm256_madd_epi16(a, scale), _mm256_madd_epi16(b, scale));
@@ -285,7 +285,7 @@ static ALWAYS_INLINE void q6_k_rows(__m256 *sum, const struct panel *p, const st
         }
     }
     for (size_t i = 0; i < n; i++)
-        sum[i] = add_block(sum[i], p->scale[0], x->scale[(r + i) * blocks + first_block], whole[i]);
+        sum[i] = add_block(sum[i], p->scale[0], x->scale[first + i], whole[i]);
 }
 
 /* ---- q4_k, q5_k ---- */
@@ -370,10 +370,10 @@ static inline __m256i four_products(const __m256i *w, const int8_t *q)
 /* Four products of a pair fit 16 bits (31 * 127 * 8 = 31496), and so does a sum of 16 activations;
  * the two sums of a group stand side by side against its min, which is a pair. */
 static ALWAYS_INLINE void k_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
-                                 size_t r, size_t n, size_t first_block, size_t n_blocks)
+                                 size_t r, size_t n, size_t strip, size_t n_blocks)
 {
-    size_t blocks = x->width / 256;
-    (void)n_blocks; /* one */
+    size_t first = strip * x->rows + r; /* row of a strip */
+    (void)n_blocks;                     /* one */
     __m256i whole[4], mins[4];
     for (size_t i = 0; i < n; i++)
         whole[i] = mins[i] = _mm256_setzero_si256();
@@ -381,7 +381,7 @@ static ALWAYS_INLINE void k_rows(__m256 *sum, const struct panel *p, const struc
         const __m256i *w = p->w + 8 * g;
         const __m256i scale = p->sub_scale[g], min = p->sub_scale[8 + g];
         for (size_t i = 0; i < n; i++) {
-            size_t at = (r + i) * blocks + first_block;
+            size_t at = first + i;
             const int8_t *q = x->q + 256 * at + 32 * g;
             const int32_t *both = x->sum + 16 * at + 2 * g;
             __m256i sums = _mm256_set1_epi32((both[0] & 0xffff) | both[1] * 65536);
@@ -392,7 +392,7 @@ static ALWAYS_INLINE void k_rows(__m256 *sum, const struct panel *p, const struc
         }
     }
     for (size_t i = 0; i < n; i++) {
-        float act_scale = x->scale[(r + i) * blocks + first_block];
+        float act_scale = x->scale[first + i];
         __m256 factor = _mm256_mul_ps(p->scale[1], _mm256_set1_ps(act_scale));
         sum[i] = add_block(sum[i], p->scale[0], act_scale, whole[i]);
         sum[i] = _mm256_sub_ps(sum[i], _mm256_mul_ps(factor, _mm256_cvtepi32_ps(mins[i])));
@@ -404,17 +404,17 @@ static ALWAYS_INLINE void k_rows(__m256 *sum, const struct panel *p, const struc
 /* A number of rows that the compiler knows keeps their sums in registers. */
 #define MULTIPLY(type)                                                                             \
     static void type##_multiply(__m256 *sum, const struct panel *p, const struct act_rows *x,      \
-                                size_t r, size_t n, size_t first_block, size_t n_blocks)           \
+                                size_t r, size_t n, size_t strip, size_t n_blocks)                 \
     {                                                                                              \
         __m256 kept[4] = {sum[0], sum[n > 1], sum[n > 2 ? 2 : 0], sum[n > 3 ? 3 : 0]};             \
         if (n == 4)                                                                                \
-            type##_rows(kept, p, x, r, 4, first_block, n_blocks);                                  \
+            type##_rows(kept, p, x, r, 4, strip, n_blocks);                                        \
         else if (n == 3)                                                                           \
-            type##_rows(kept, p, x, r, 3, first_block, n_blocks);                                  \
+            type##_rows(kept, p, x, r, 3, strip, n_blocks);                                        \
         else if (n == 2)                                                                           \
-            type##_rows(kept, p, x, r, 2, first_block, n_blocks);                                  \
+            type##_rows(kept, p, x, r, 2, strip, n_blocks);                                        \
         else                                                                                       \
-            type##_rows(kept, p, x, r, 1, first_block, n_blocks);                                  \
+            type##_rows(kept, p, x, r, 1, strip, n_blocks);                                        \
         for (size_t i = 0; i < n; i++)                                                             \
             sum[i] = kept[i];                                                                      \
     }
@@ -441,18 +441,16 @@ static void fetch(const void *from, size_t size)
         _mm_prefetch((const char *)from + i, _MM_HINT_T0);
 }
 
-/* The strip of activations that begins at block b, of some rows. */
-static void fetch_acts(const struct act_rows *x, size_t r, size_t rows, size_t b)
+/* A strip of activations, of some rows. */
+static void fetch_acts(const struct act_rows *x, size_t r, size_t rows, size_t strip)
 {
-    size_t blocks = x->width / x->block;
-    if (b >= blocks)
+    size_t first = strip * x->rows + r, scales = STRIP / x->block;
+    size_t sums = STRIP / ACT_GROUP(x->block);
+    if (strip * STRIP >= x->width)
         return;
-    for (size_t i = r; i < r + rows; i++) {
-        fetch(x->q + i * x->width + b * x->block, STRIP);
-        fetch(x->scale + i * blocks + b, LINE);
-        fetch(x->sum + i * (x->width / ACT_GROUP(x->block)) + b * x->block / ACT_GROUP(x->block),
-              LINE);
-    }
+    fetch(x->q + first * STRIP, rows * STRIP);
+    fetch(x->scale + first * scales, rows * scales * sizeof *x->scale);
+    fetch(x->sum + first * sums, rows * sums * sizeof *x->sum);
 }
 
 /* One product: up to 8 rows of weights, up to ACT_ROWS of activations. */
@@ -481,15 +479,15 @@ static void matmul_tile(float *out, size_t stride, struct tile *t, const struct 
         size_t n_blocks = blocks - b < strip ? blocks - b : strip;
         size_t row_bytes = n_blocks * w->type->block_bytes, bytes = LANES * row_bytes;
         if (t->rows > 1)
-            fetch_acts(t->x, t->r, t->rows, b + strip);
+            fetch_acts(t->x, t->r, t->rows, b / strip + 1);
         if (bytes <= (size_t)(t->ahead_end - t->ahead)) {
             fetch(t->ahead, bytes);
             t->ahead += bytes;
         }
         steps->unpack(&panel, row, n_blocks);
         for (size_t i = 0; i < t->rows; i += 4)
-            steps->multiply(&sum[i], &panel, t->x, t->r + i, t->rows - i < 4 ? t->rows - i : 4, b,
-                            n_blocks);
+            steps->multiply(&sum[i], &panel, t->x, t->r + i, t->rows - i < 4 ? t->rows - i : 4,
+                            b / strip, n_blocks);
         for (size_t i = 0; i < LANES; i++)
             row[i] += row_bytes;
     }

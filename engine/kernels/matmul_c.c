@@ -35,22 +35,35 @@ void matmul_float_c(float *out, size_t stride, const struct weight_rows *w,
  * blocks, each times (scale of the block of weights times scale of the block of activations). */
 typedef int32_t block_dot(const uint8_t *block, const int8_t *q, float *out_scale);
 
+/* Block b of activation row r. */
+struct act_block {
+    const int8_t *q;
+    const int32_t *sum;
+    float scale;
+};
+
+static struct act_block act_block(const struct act_rows *x, size_t r, size_t b)
+{
+    size_t each = ACT_STRIP / x->block; /* blocks of a strip */
+    size_t at = (b / each * x->rows + r) * each + b % each;
+    return (struct act_block){.q = x->q + at * x->block,
+                              .sum = x->sum + at * (x->block / ACT_GROUP(x->block)),
+                              .scale = x->scale[at]};
+}
+
 static void matmul_blocks(float *out, size_t stride, const struct weight_rows *w,
                           const struct act_rows *x, block_dot *dot)
 {
-    size_t values = w->type->block_values, blocks = w->width / values;
+    size_t blocks = w->width / w->type->block_values;
     for (size_t i = w->begin; i < w->end; i++) {
         for (size_t r = 0; r < x->rows; r++) {
             const uint8_t *block = (const uint8_t *)w->data + i * w->row_bytes;
-            const int8_t *q = x->q + r * x->width;
-            const float *act_scale = x->scale + r * blocks;
             float sum = 0.0f;
-            for (size_t b = 0; b < blocks; b++) {
+            for (size_t b = 0; b < blocks; b++, block += w->type->block_bytes) {
+                struct act_block a = act_block(x, r, b);
                 float scale;
-                int32_t whole = dot(block, q, &scale);
-                sum += (scale * act_scale[b]) * (float)whole;
-                block += w->type->block_bytes;
-                q += values;
+                int32_t whole = dot(block, a.q, &scale);
+                sum += (scale * a.scale) * (float)whole;
             }
             out[r * stride + i] = sum;
         }
@@ -170,11 +183,11 @@ static void matmul_k(float *out, size_t stride, const struct weight_rows *w,
             float sum = 0.0f;
             for (size_t b = 0; b < blocks; b++, block += w->type->block_bytes) {
                 int32_t whole[2];
-                size_t at = r * blocks + b;
+                struct act_block a = act_block(x, r, b);
                 dot_k(whole, block + 4, has_fifth ? block + 16 : NULL,
-                      block + (has_fifth ? 48 : 16), x->q + 256 * at, x->sum + 16 * at);
-                sum += (part_half(block) * x->scale[at]) * (float)whole[0];
-                sum -= (part_half(block + 2) * x->scale[at]) * (float)whole[1];
+                      block + (has_fifth ? 48 : 16), a.q, a.sum);
+                sum += (part_half(block) * a.scale) * (float)whole[0];
+                sum -= (part_half(block + 2) * a.scale) * (float)whole[1];
             }
             out[r * stride + i] = sum;
         }

@@ -11,6 +11,7 @@
     32 /* output rows handed to a thread at once; a multiple of a kernel's tile                    \
         */
 #define ELEMENTS_GRAIN 4096
+#define ROUND_GRAIN 64   /* strips */
 
 struct ops *ops_new(struct pool *pool, enum precision precision)
 {
@@ -56,9 +57,10 @@ struct activations {
 
 static void rounded_init(struct rounded *r, size_t rows_max, size_t width_max, size_t block)
 {
-    r->q = heap_array(int8_t, rows_max * width_max);
-    r->scale = heap_array(float, rows_max *(width_max / block + 1));
-    r->sum = heap_array(int32_t, rows_max * (width_max / ACT_GROUP(block) + 1));
+    size_t n = rows_max * ACT_STRIPS(width_max) * ACT_STRIP;
+    r->q = heap_array(int8_t, n);
+    r->scale = heap_array(float, n / block);
+    r->sum = heap_array(int32_t, n / ACT_GROUP(block));
 }
 
 static void rounded_clear(struct rounded *r)
@@ -110,14 +112,19 @@ struct round_job {
     size_t block;
 };
 
-static void round_rows(void *context, size_t begin, size_t end, size_t thread)
+/* Strip i / rows of row i % rows. */
+static void round_strips(void *context, size_t begin, size_t end, size_t thread)
 {
     const struct round_job *job = context;
-    size_t width = job->a->width, groups = width / ACT_GROUP(job->block);
+    size_t width = job->a->width, rows = job->a->rows;
     (void)thread;
-    for (size_t r = begin; r < end; r++)
-        job->set->round_row(job->to->q + r * width, job->to->scale + r * (width / job->block),
-                            job->to->sum + r * groups, job->a->x + r * width, width, job->block);
+    for (size_t i = begin; i < end; i++) {
+        size_t at = i / rows * ACT_STRIP, n = width - at < ACT_STRIP ? width - at : ACT_STRIP;
+        job->set->round_row(job->to->q + i * ACT_STRIP,
+                            job->to->scale + i * (ACT_STRIP / job->block),
+                            job->to->sum + i * (ACT_STRIP / ACT_GROUP(job->block)),
+                            job->a->x + i % rows * width + at, n, job->block);
+    }
 }
 
 /* The activations as the kernel wants them; rounds them when nobody did before. */
@@ -129,7 +136,7 @@ static struct act_rows prepare(const struct ops *ops, struct activations *a, siz
     struct rounded *to = block == 32 ? &a->by_32 : &a->by_256;
     if (!to->ready) {
         struct round_job job = {.set = ops->set, .a = a, .to = to, .block = block};
-        pool_run(ops->pool, a->rows, 4, round_rows, &job);
+        pool_run(ops->pool, ACT_STRIPS(a->width) * a->rows, ROUND_GRAIN, round_strips, &job);
         to->ready = true;
     }
     x.q = to->q;

@@ -104,7 +104,7 @@ static void check_meaning(const struct weight_rows *w, const struct act_rows *a,
         for (size_t r = 0; r < a->rows; r++) {
             double size = 0.0, exact = 0.0;
             for (size_t j = 0; j < w->width; j++) {
-                size_t at = r * w->width + j;
+                size_t at = (j / ACT_STRIP * a->rows + r) * ACT_STRIP + j % ACT_STRIP;
                 double product = (double)values[j] * a->q[at] * (double)a->scale[at / a->block];
                 size += fabs(product);
                 exact += product;
@@ -120,20 +120,23 @@ static void check_meaning(const struct weight_rows *w, const struct act_rows *a,
 static void check_rounded(const struct matmul_row *row, size_t width, size_t n_out, size_t n_rows)
 {
     const struct quant_row *type = quant_find(row->dtype);
-    size_t blocks = width / type->block_values, groups = width / ACT_GROUP(row->act_block);
+    size_t blocks = width / type->block_values, size = n_rows * ACT_STRIPS(width) * ACT_STRIP;
     uint8_t *data = heap_array(uint8_t, n_out * blocks * type->block_bytes);
-    float *x = heap_array(float, n_rows *width), *scale = heap_array(float, n_rows *blocks);
-    int8_t *q = heap_array(int8_t, n_rows * width);
-    int32_t *sum = heap_array(int32_t, n_rows * groups);
+    float *x = heap_array(float, n_rows *width), *scale = heap_array(float, size / row->act_block);
+    int8_t *q = heap_array(int8_t, size);
+    int32_t *sum = heap_array(int32_t, size / ACT_GROUP(row->act_block));
     float *out = heap_array(float, n_rows *n_out), *expected = heap_array(float, n_rows *n_out);
 
     make_blocks(data, type, n_out * blocks);
     fill(x, n_rows * width, 5.0f);
     for (size_t i = 0; i < width; i++) /* all activations as large as they can be */
         x[i] = x[i] < 0.0f ? -5.0f : 5.0f;
-    for (size_t r = 0; r < n_rows; r++)
-        kernels_find()->round_row(q + r * width, scale + r * blocks, sum + r * groups,
-                                  x + r * width, width, row->act_block);
+    for (size_t i = 0; i < ACT_STRIPS(width) * n_rows; i++) {
+        size_t at = i / n_rows * ACT_STRIP, n = width - at < ACT_STRIP ? width - at : ACT_STRIP;
+        kernels_find()->round_row(q + i * ACT_STRIP, scale + i * (ACT_STRIP / row->act_block),
+                                  sum + i * (ACT_STRIP / ACT_GROUP(row->act_block)),
+                                  x + i % n_rows * width + at, n, row->act_block);
+    }
     struct weight_rows w = {.type = type,
                             .data = data,
                             .row_bytes = blocks * type->block_bytes,
