@@ -4,10 +4,20 @@
 #include <assert.h>
 
 /* clang-format off */
-#define ROW(dtype, needs, act_block, run) {dtype, needs, act_block, run, #run}
+#define ROW(dtype, needs, act_block, run) {dtype, needs, act_block, run, #run, NULL}
+#define VNNI (CPU_AVX512 | CPU_VNNI)
+#define PANEL_ROW(dtype, act_block, type)                                                          \
+    {dtype, VNNI, act_block, matmul_##type##_vnni, "matmul_" #type "_vnni", &panels_##type##_vnni}
 
 static const struct matmul_row rows[] = {
 #if defined(__x86_64__)
+    PANEL_ROW(DTYPE_Q8_0, 32,   q8_0),
+    PANEL_ROW(DTYPE_Q4_0, 32,   q4_0),
+    PANEL_ROW(DTYPE_IQ4_NL, 32, iq4_nl),
+    PANEL_ROW(DTYPE_MXFP4, 32,  mxfp4),
+    PANEL_ROW(DTYPE_Q4_K, 256,  q4_k),
+    PANEL_ROW(DTYPE_Q5_K, 256,  q5_k),
+    PANEL_ROW(DTYPE_Q6_K, 256,  q6_k),
     ROW(DTYPE_Q8_0, CPU_AVX2, 32,  matmul_q8_0_avx2),
     ROW(DTYPE_Q4_0, CPU_AVX2, 32,  matmul_q4_0_avx2),
     ROW(DTYPE_IQ4_NL, CPU_AVX2, 32, matmul_iq4_nl_avx2),

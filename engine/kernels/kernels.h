@@ -12,14 +12,27 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Rows of a matrix as stored. */
+/* Rows of a matrix as stored, and perhaps as a kernel would rather have them. */
 struct weight_rows {
     const struct quant_row *type;
     const void *data; /* [n_out][row_bytes] */
     size_t row_bytes;
-    size_t width;      /* values in a row */
-    size_t begin, end; /* output rows to be made */
+    size_t width;       /* values in a row */
+    size_t begin, end;  /* output rows to be made */
+    const void *panels; /* what the kernel's own pack made of these rows and perhaps of rows before
+                           them, aligned to PANEL_ALIGN; NULL: `data` is read */
+    size_t panels_row;  /* row 0 of data is this row of panels */
 };
+
+/* A layout of weights for one kernel: panels of PANEL_ROWS rows, strip by strip of ACT_STRIP
+ * values. The numbers are the same with it and without. */
+struct panels {
+    size_t strip_bytes; /* of a strip of one panel */
+    /* Rows begin (a multiple of PANEL_ROWS) to end-1, to where they belong in `out`. */
+    void (*pack)(void *out, const struct weight_rows *w);
+};
+#define PANEL_ROWS ((size_t)16)
+#define PANEL_ALIGN 64
 
 /* Activations: x always; q, scale and sum for kernels that multiply rounded ones. These lie strip
  * by strip, so that what many rows need at once lies together; what is beyond the width in the last
@@ -53,6 +66,7 @@ struct matmul_row {
     size_t act_block; /* 0: float32 activations; 32 or 256: rounded in blocks of so many values */
     matmul_kernel *run;
     const char *name;
+    const struct panels *panels; /* NULL: it reads rows as they are stored only */
 };
 
 /* The kernel for float32 activations (act_block 0) always exists; with `rounded`, the one for

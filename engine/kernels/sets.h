@@ -71,4 +71,16 @@ size_t probe_float32_avx2(size_t products, float *out);
 uint64_t probe_read_avx512(const void *data, size_t size);
 size_t probe_int8_avx512(size_t products, int32_t *out);
 size_t probe_float32_avx512(size_t products, float *out);
+
+/* Each with its own layout of weights. */
+#define PANEL_KERNEL(type)                                                                         \
+    matmul_kernel matmul_##type##_vnni;                                                            \
+    extern const struct panels panels_##type##_vnni
+PANEL_KERNEL(q8_0);
+PANEL_KERNEL(q4_0);
+PANEL_KERNEL(iq4_nl);
+PANEL_KERNEL(mxfp4);
+PANEL_KERNEL(q4_k);
+PANEL_KERNEL(q5_k);
+PANEL_KERNEL(q6_k);
 #endif

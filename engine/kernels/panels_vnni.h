@@ -1,0 +1,247 @@
+/* panels_vnni.h - panels of weights for AVX-512 VNNI: how they are laid out, and what the files of
+ * this set share; static, so no other file can get code with these flags from here.
+ *
+ * A panel is 16 rows of weights side by side, one in each 32-bit lane, strip by strip of ACT_STRIP
+ * values. Bytes 4g .. 4g+3 of a block of row i stand in lane i of vector g, so a vector is
+ * multiplied with 4 broadcast activations, no sum runs across lanes, and one row of activations
+ * gives the same bits as many. Whole numbers and order are those of matmul_c.c. */
+#pragma once
+#include "engine/kernels/sets.h"
+#include <immintrin.h>
+#include <string.h>
+
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define ALIGNED __attribute__((aligned(64)))
+
+#define ROWS PANEL_ROWS
+#define STRIP ACT_STRIP
+#define VECTOR ((size_t)64) /* bytes */
+#define ACT_ROWS 64         /* activation rows that share a strip while it is in the cache */
+#define STRIP_BYTES_MAX (68 * VECTOR) /* q8_0 */
+
+/* A strip of activations, from some row on. */
+struct strip {
+    const int8_t *q;    /* [rows][STRIP] */
+    const float *scale; /* [rows][STRIP / block] */
+    const int32_t *sum; /* [rows][STRIP / ACT_GROUP(block)] */
+    size_t rows;        /* 1 .. ACT_ROWS */
+    size_t blocks;      /* of 32 values; of 256: one */
+};
+
+/* One storage type. */
+struct panel_type {
+    size_t strip_bytes; /* of a panel, a multiple of VECTOR, at most STRIP_BYTES_MAX */
+    /* blocks of ROWS rows, which begin at row[i] */
+    void (*pack)(uint8_t *out, const uint8_t *const row[ROWS], size_t blocks);
+    /* sum[i] += products of the strip with activation row i */
+    void (*multiply)(__m512 *sum, const uint8_t *panel, const struct strip *a);
+};
+
+static inline __m512i load(const void *from)
+{
+    return _mm512_loadu_si512(from);
+}
+
+static inline void save(uint8_t *out, size_t vector, __m512i v)
+{
+    _mm512_storeu_si512(out + vector * VECTOR, v);
+}
+
+static inline __m512i four_acts(const int8_t *q)
+{
+    int32_t four;
+    memcpy(&four, q, sizeof four);
+    return _mm512_set1_epi32(four);
+}
+
+static inline __m512 halves(const uint8_t *from)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)from));
+}
+
+/* sum + (scale of weights * scale of activations) * whole, not fused. */
+static inline __m512 add_block(__m512 sum, __m512 scale, float act_scale, __m512i whole)
+{
+    __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(act_scale));
+    return _mm512_add_ps(sum, _mm512_mul_ps(factor, _mm512_cvtepi32_ps(whole)));
+}
+
+/* ---- laying out */
+
+/* 16 bytes at `at` of each row: dword j of row i in lane i of v[j]. */
+static inline void transposed(__m512i v[4], const uint8_t *const row[ROWS], size_t at)
+{
+    __m512i a[4];
+    for (size_t i = 0; i < 4; i++) {
+        a[i] =
+            _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)(row[i] + at)));
+        a[i] = _mm512_inserti32x4(
+            a[i], _mm_loadu_si128((const __m128i *)(const void *)(row[i + 4] + at)), 1);
+        a[i] = _mm512_inserti32x4(
+            a[i], _mm_loadu_si128((const __m128i *)(const void *)(row[i + 8] + at)), 2);
+        a[i] = _mm512_inserti32x4(
+            a[i], _mm_loadu_si128((const __m128i *)(const void *)(row[i + 12] + at)), 3);
+    }
+    __m512i t0 = _mm512_unpacklo_epi32(a[0], a[1]), t1 = _mm512_unpackhi_epi32(a[0], a[1]);
+    __m512i t2 = _mm512_unpacklo_epi32(a[2], a[3]), t3 = _mm512_unpackhi_epi32(a[2], a[3]);
+    v[0] = _mm512_unpacklo_epi64(t0, t2);
+    v[1] = _mm512_unpackhi_epi64(t0, t2);
+    v[2] = _mm512_unpacklo_epi64(t1, t3);
+    v[3] = _mm512_unpackhi_epi64(t1, t3);
+}
+
+/* 16 n bytes at `at` of each row become 4 n vectors. */
+static inline void pack_dwords(uint8_t *out, const uint8_t *const row[ROWS], size_t at, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        __m512i v[4];
+        transposed(v, row, at + 16 * i);
+        for (size_t j = 0; j < 4; j++)
+            save(out, 4 * i + j, v[j]);
+    }
+}
+
+/* The half floats at `at` of each row. */
+static inline void pack_halves(uint8_t *out, const uint8_t *const row[ROWS], size_t at)
+{
+    for (size_t i = 0; i < ROWS; i++)
+        memcpy(out + 2 * i, row[i] + at, 2);
+}
+
+/* Byte k of all lanes becomes bytes 16 k .. 16 k + 15. */
+static inline __m512i bytes_apart(__m512i v)
+{
+    const __m512i within =
+        _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+    const __m512i across = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_epi32(across, _mm512_shuffle_epi8(v, within));
+}
+
+/* Rows of panel p of w; beyond the end: the last row again. */
+static inline void panel_rows(const uint8_t *row[ROWS], const struct weight_rows *w, size_t first)
+{
+    for (size_t i = 0; i < ROWS; i++) {
+        size_t at = first + i < w->end ? first + i : w->end - 1;
+        row[i] = (const uint8_t *)w->data + at * w->row_bytes;
+    }
+}
+
+/* One strip of a panel; the rows go on to the next. */
+static inline void pack_strip(uint8_t *out, const uint8_t *row[ROWS], const struct weight_rows *w,
+                              const struct panel_type *type, size_t strip)
+{
+    size_t left = (w->width - strip * STRIP) / w->type->block_values;
+    size_t each = STRIP / w->type->block_values, blocks = left < each ? left : each;
+    type->pack(out, row, blocks);
+    for (size_t i = 0; i < ROWS; i++)
+        row[i] += blocks * w->type->block_bytes;
+}
+
+static inline void pack_panels(void *out, const struct weight_rows *w,
+                               const struct panel_type *type)
+{
+    size_t strips = ACT_STRIPS(w->width);
+    for (size_t first = w->begin; first < w->end; first += ROWS) {
+        uint8_t *panel = (uint8_t *)out + first / ROWS * strips * type->strip_bytes;
+        const uint8_t *row[ROWS];
+        panel_rows(row, w, first);
+        for (size_t s = 0; s < strips; s++)
+            pack_strip(panel + s * type->strip_bytes, row, w, type, s);
+    }
+}
+
+/* ---- products */
+
+/* ACT_ROWS activation rows at most, one panel. panel NULL: made on the way, strip by strip. */
+static inline void multiply_panel(__m512 *sum, const uint8_t *panel, const struct weight_rows *w,
+                                  size_t first, const struct act_rows *x, size_t r, size_t rows,
+                                  const struct panel_type *type)
+{
+    uint8_t made[STRIP_BYTES_MAX] ALIGNED;
+    const uint8_t *row[ROWS];
+
+    if (!panel)
+        panel_rows(row, w, first);
+    for (size_t s = 0; s < ACT_STRIPS(x->width); s++) {
+        size_t at = s * x->rows + r, left = (x->width - s * STRIP) / 32;
+        struct strip a = {.q = x->q + at * STRIP,
+                          .scale = x->scale + at * (STRIP / x->block),
+                          .sum = x->sum + at * (STRIP / ACT_GROUP(x->block)),
+                          .rows = rows,
+                          .blocks = left < STRIP / 32 ? left : STRIP / 32};
+        if (!panel)
+            pack_strip(made, row, w, type, s);
+        type->multiply(sum, panel ? panel + s * type->strip_bytes : made, &a);
+    }
+}
+
+/* Lanes from .. from + n - 1. */
+static inline void store(float *out, __m512 sum, size_t from, size_t n)
+{
+    float lane[ROWS];
+    if (n == ROWS) {
+        _mm512_storeu_ps(out, sum);
+        return;
+    }
+    _mm512_storeu_ps(lane, sum);
+    memcpy(out, lane + from, n * sizeof *out);
+}
+
+/* Output rows begin .. end-1 of w, panel by panel: with panels, those are cut where they are cut
+ * there, and the first and last may stick out. */
+static inline void multiply_panels(float *out, size_t stride, const struct weight_rows *w,
+                                   const struct act_rows *x, const struct panel_type *type)
+{
+    size_t shift = w->panels ? w->panels_row : 0, strips = ACT_STRIPS(w->width);
+    size_t into =
+        w->panels ? (w->begin + shift) % ROWS : 0; /* lanes of the first panel, not ours */
+
+    for (size_t i = w->begin, n; i < w->end; i += n, into = 0) {
+        const uint8_t *panel = NULL;
+        n = w->end - i < ROWS - into ? w->end - i : ROWS - into;
+        if (w->panels)
+            panel = (const uint8_t *)w->panels + (i + shift) / ROWS * strips * type->strip_bytes;
+        for (size_t r = 0; r < x->rows; r += ACT_ROWS) {
+            size_t rows = x->rows - r < ACT_ROWS ? x->rows - r : ACT_ROWS;
+            __m512 sum[ACT_ROWS];
+            for (size_t k = 0; k < rows; k++)
+                sum[k] = _mm512_setzero_ps();
+            multiply_panel(sum, panel, w, i, x, r, rows, type);
+            for (size_t k = 0; k < rows; k++)
+                store(out + (r + k) * stride + i, sum[k], into, n);
+        }
+    }
+}
+
+/* A number of rows that the compiler knows keeps their sums in registers. */
+#define PANELS(name, bytes)                                                                        \
+    static void name##_multiply(__m512 *sum, const uint8_t *panel, const struct strip *a)          \
+    {                                                                                              \
+        switch (a->rows) {                                                                         \
+        case 1:                                                                                    \
+            name##_rows(sum, panel, a, 1);                                                         \
+            break;                                                                                 \
+        case 2:                                                                                    \
+            name##_rows(sum, panel, a, 2);                                                         \
+            break;                                                                                 \
+        case 3:                                                                                    \
+            name##_rows(sum, panel, a, 3);                                                         \
+            break;                                                                                 \
+        case 4:                                                                                    \
+            name##_rows(sum, panel, a, 4);                                                         \
+            break;                                                                                 \
+        default:                                                                                   \
+            name##_rows(sum, panel, a, a->rows);                                                   \
+        }                                                                                          \
+    }                                                                                              \
+    static const struct panel_type name##_panel = {(bytes), name##_pack, name##_multiply};         \
+    void matmul_##name##_vnni(float *out, size_t stride, const struct weight_rows *w,              \
+                              const struct act_rows *x)                                            \
+    {                                                                                              \
+        multiply_panels(out, stride, w, x, &name##_panel);                                         \
+    }                                                                                              \
+    static void name##_pack_all(void *out, const struct weight_rows *w)                            \
+    {                                                                                              \
+        pack_panels(out, w, &name##_panel);                                                        \
+    }                                                                                              \
+    const struct panels panels_##name##_vnni = {.strip_bytes = (bytes), .pack = name##_pack_all};
