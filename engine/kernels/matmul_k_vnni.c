@@ -12,11 +12,12 @@ static ALWAYS_INLINE __m512i group_product(__m512i first, const __m512i w[4], co
     return first;
 }
 
-/* ---- q6_k: scales [16 groups][row] and d [row], then ql and qh */
+/* ---- q6_k: scales [16 groups][row] and d [row]; then, for each 16 bytes of qh, what belongs to
+ * them: two times 16 bytes of ql, then they */
 
 #define Q6_K_D (4 * VECTOR)
-#define Q6_K_LOW (5 * VECTOR)
-#define Q6_K_HIGH (37 * VECTOR)
+#define Q6_K_PARTS (5 * VECTOR)
+#define Q6_K_PART (12 * VECTOR)
 
 static void q6_k_pack(uint8_t *out, const uint8_t *const row[ROWS], size_t blocks)
 {
@@ -26,8 +27,13 @@ static void q6_k_pack(uint8_t *out, const uint8_t *const row[ROWS], size_t block
         save(out, i, bytes_apart(load(out + i * VECTOR)));
     memset(out + Q6_K_D, 0, VECTOR);
     pack_halves(out + Q6_K_D, row, 208);
-    pack_dwords(out + Q6_K_LOW, row, 0, 8);
-    pack_dwords(out + Q6_K_HIGH, row, 128, 4);
+    for (size_t part = 0; part < 4; part++) {
+        uint8_t *to = out + Q6_K_PARTS + part * Q6_K_PART;
+        size_t low = 64 * (part / 2) + 16 * (part % 2);
+        pack_dwords(to, row, low, 1);
+        pack_dwords(to + 4 * VECTOR, row, low + 32, 1);
+        pack_dwords(to + 8 * VECTOR, row, 128 + 16 * part, 1);
+    }
 }
 
 /* 16 bytes of qh (`part`) are the upper bits of four groups, 32 values apart (spec weights.md 6).
@@ -35,11 +41,10 @@ static void q6_k_pack(uint8_t *out, const uint8_t *const row[ROWS], size_t block
 static ALWAYS_INLINE void q6_k_unpack(__m512i w[4][4], const uint8_t *panel, size_t part)
 {
     const __m512i low = _mm512_set1_epi8(15), two = _mm512_set1_epi8(0x30);
-    const uint8_t *a = panel + Q6_K_LOW + (16 * (part / 2) + 4 * (part % 2)) * VECTOR;
-    const uint8_t *h = panel + Q6_K_HIGH + 4 * part * VECTOR;
+    const uint8_t *from = panel + Q6_K_PARTS + part * Q6_K_PART;
     for (size_t j = 0; j < 4; j++) {
-        __m512i first = load(a + j * VECTOR), second = load(a + (8 + j) * VECTOR);
-        __m512i high = load(h + j * VECTOR);
+        __m512i first = load(from + j * VECTOR), second = load(from + (4 + j) * VECTOR);
+        __m512i high = load(from + (8 + j) * VECTOR);
         w[0][j] = _mm512_or_si512(_mm512_and_si512(first, low),
                                   _mm512_and_si512(_mm512_slli_epi16(high, 4), two));
         w[1][j] = _mm512_or_si512(_mm512_and_si512(second, low),
@@ -59,8 +64,8 @@ static ALWAYS_INLINE void start(int32_t *out, const struct strip *a, int offset,
         _mm512_storeu_si512(out + 16 * i, _mm512_mullo_epi32(load(a->sum + 16 * i), times));
 }
 
-static ALWAYS_INLINE void q6_k_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
-                                    size_t rows)
+static ALWAYS_INLINE void q6_k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
+                                    const struct strip *a, size_t rows)
 {
     __m512i whole[ACT_ROWS];
     int32_t first[ACT_ROWS * 16];
@@ -71,6 +76,7 @@ static ALWAYS_INLINE void q6_k_rows(__m512 *sum, const uint8_t *panel, const str
         __m512i w[4][4], scale[4];
         size_t group = 8 * (part / 2) + part % 2;
         q6_k_unpack(w, panel, part);
+        fetch(panel + part * Q6_K_PART, part == 3 ? Q6_K_PARTS + Q6_K_PART : Q6_K_PART);
         for (size_t k = 0; k < 4; k++)
             scale[k] = _mm512_cvtepi8_epi32(
                 _mm_loadu_si128((const __m128i *)(const void *)(panel + ROWS * (group + 2 * k))));
@@ -175,8 +181,8 @@ static ALWAYS_INLINE void k_unpack(__m512i w[2][8], const uint8_t *quants, const
     }
 }
 
-static ALWAYS_INLINE void k_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
-                                 size_t rows, bool has_fifths)
+static ALWAYS_INLINE void k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
+                                 const struct strip *a, size_t rows, bool has_fifths, size_t bytes)
 {
     __m512i whole[ACT_ROWS], mins[ACT_ROWS];
     int32_t pairs[ACT_ROWS * 4];
@@ -196,6 +202,7 @@ static ALWAYS_INLINE void k_rows(__m512 *sum, const uint8_t *panel, const struct
             _mm512_or_si512(bytes_wide(min + 2 * ROWS * k),
                             _mm512_slli_epi32(bytes_wide(min + 2 * ROWS * k + ROWS), 16));
         k_unpack(w, quants, fifths, k);
+        fetch(panel + k * bytes / 4, bytes / 4);
         for (size_t i = 0; i < rows; i++) {
             const int8_t *q = a->q + i * STRIP + 64 * k;
             __m512i p[4];
@@ -215,16 +222,16 @@ static ALWAYS_INLINE void k_rows(__m512 *sum, const uint8_t *panel, const struct
     }
 }
 
-static ALWAYS_INLINE void q4_k_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
-                                    size_t rows)
+static ALWAYS_INLINE void q4_k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
+                                    const struct strip *a, size_t rows)
 {
-    k_rows(sum, panel, a, rows, false);
+    k_rows(sum, panel, a, rows, false, 36 * VECTOR);
 }
 PANELS(q4_k, 36 * VECTOR)
 
-static ALWAYS_INLINE void q5_k_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
-                                    size_t rows)
+static ALWAYS_INLINE void q5_k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
+                                    const struct strip *a, size_t rows)
 {
-    k_rows(sum, panel, a, rows, true);
+    k_rows(sum, panel, a, rows, true, 44 * VECTOR);
 }
 PANELS(q5_k, 44 * VECTOR)

@@ -32,19 +32,25 @@ static ALWAYS_INLINE __m512i block_product(const __m512i w[8], const int8_t *q, 
 typedef void block_unpack(__m512i w[8], const uint8_t *panel, size_t block);
 typedef __m512 block_scale(const uint8_t *panel, size_t block);
 
-static ALWAYS_INLINE void blocks_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
-                                      size_t rows, int offset, block_unpack *unpack,
-                                      block_scale *scale)
+static ALWAYS_INLINE void blocks_rows(__m512 *restrict sum, const uint8_t *restrict panel,
+                                      const struct strip *a, size_t rows, int offset,
+                                      block_unpack *unpack, block_scale *scale, size_t bytes)
 {
+    const int8_t *restrict q = a->q;
+    const float *restrict act_scale = a->scale;
     int32_t first[ACT_ROWS * BLOCKS];
+    size_t blocks = a->blocks;
+
     start(first, a, offset, rows);
-    for (size_t b = 0; b < a->blocks; b++) {
+    for (size_t b = 0; b < blocks; b++) {
         __m512i w[8];
         __m512 d = scale(panel, b);
         unpack(w, panel, b);
-        for (size_t i = 0; i < rows; i++)
-            sum[i] = add_block(sum[i], d, a->scale[i * BLOCKS + b],
-                               block_product(w, a->q + i * STRIP + 32 * b, first[i * BLOCKS + b]));
+        fetch(panel + b * bytes, bytes);
+        for (size_t i = 0; i < rows; i++) {
+            __m512i whole = block_product(w, q + i * STRIP + 32 * b, first[i * BLOCKS + b]);
+            sum[i] = add_block(sum[i], d, act_scale[i * BLOCKS + b], whole);
+        }
     }
 }
 
@@ -81,7 +87,7 @@ static ALWAYS_INLINE void q4_0_unpack(__m512i w[8], const uint8_t *panel, size_t
 static ALWAYS_INLINE void q4_0_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
                                     size_t rows)
 {
-    blocks_rows(sum, panel, a, rows, 8, q4_0_unpack, half_scale);
+    blocks_rows(sum, panel, a, rows, 8, q4_0_unpack, half_scale, 18 * ROWS);
 }
 PANELS(q4_0, HALVES + BLOCKS * 4 * VECTOR)
 
@@ -108,7 +114,7 @@ static ALWAYS_INLINE void q8_0_unpack(__m512i w[8], const uint8_t *panel, size_t
 static ALWAYS_INLINE void q8_0_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
                                     size_t rows)
 {
-    blocks_rows(sum, panel, a, rows, 128, q8_0_unpack, half_scale);
+    blocks_rows(sum, panel, a, rows, 128, q8_0_unpack, half_scale, 34 * ROWS);
 }
 PANELS(q8_0, HALVES + BLOCKS * 8 * VECTOR)
 
@@ -133,7 +139,7 @@ static ALWAYS_INLINE void iq4_nl_unpack(__m512i w[8], const uint8_t *panel, size
 static ALWAYS_INLINE void iq4_nl_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
                                       size_t rows)
 {
-    blocks_rows(sum, panel, a, rows, 128, iq4_nl_unpack, half_scale);
+    blocks_rows(sum, panel, a, rows, 128, iq4_nl_unpack, half_scale, 18 * ROWS);
 }
 #define iq4_nl_pack q4_0_pack
 PANELS(iq4_nl, HALVES + BLOCKS * 4 * VECTOR)
@@ -169,6 +175,6 @@ static ALWAYS_INLINE void mxfp4_unpack(__m512i w[8], const uint8_t *panel, size_
 static ALWAYS_INLINE void mxfp4_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
                                      size_t rows)
 {
-    blocks_rows(sum, panel, a, rows, 12, mxfp4_unpack, power_scale);
+    blocks_rows(sum, panel, a, rows, 12, mxfp4_unpack, power_scale, 17 * ROWS);
 }
 PANELS(mxfp4, POWERS + BLOCKS * 4 * VECTOR)

@@ -16,7 +16,9 @@
 #define ROWS PANEL_ROWS
 #define STRIP ACT_STRIP
 #define VECTOR ((size_t)64) /* bytes */
-#define ACT_ROWS 64         /* activation rows that share a strip while it is in the cache */
+#define AHEAD 4096
+#define KEPT 4      /* activation rows whose sums stay in registers */
+#define ACT_ROWS 64 /* activation rows that share a strip while it is in the cache */
 #define STRIP_BYTES_MAX (68 * VECTOR) /* q8_0 */
 
 /* A strip of activations, from some row on. */
@@ -45,6 +47,14 @@ static inline __m512i load(const void *from)
 static inline void save(uint8_t *out, size_t vector, __m512i v)
 {
     _mm512_storeu_si512(out + vector * VECTOR, v);
+}
+
+/* Ask for what will be needed soon: with several activation rows the processor does not run far
+ * enough ahead by itself. */
+static ALWAYS_INLINE void fetch(const uint8_t *from, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += VECTOR)
+        _mm_prefetch((const char *)from + AHEAD + i, _MM_HINT_T0);
 }
 
 static inline __m512i four_acts(const int8_t *q)
@@ -217,22 +227,22 @@ static inline void multiply_panels(float *out, size_t stride, const struct weigh
 #define PANELS(name, bytes)                                                                        \
     static void name##_multiply(__m512 *sum, const uint8_t *panel, const struct strip *a)          \
     {                                                                                              \
-        switch (a->rows) {                                                                         \
-        case 1:                                                                                    \
-            name##_rows(sum, panel, a, 1);                                                         \
-            break;                                                                                 \
-        case 2:                                                                                    \
-            name##_rows(sum, panel, a, 2);                                                         \
-            break;                                                                                 \
-        case 3:                                                                                    \
-            name##_rows(sum, panel, a, 3);                                                         \
-            break;                                                                                 \
-        case 4:                                                                                    \
-            name##_rows(sum, panel, a, 4);                                                         \
-            break;                                                                                 \
-        default:                                                                                   \
-            name##_rows(sum, panel, a, a->rows);                                                   \
+        size_t n = a->rows;                                                                        \
+        if (n > KEPT) {                                                                            \
+            name##_rows(sum, panel, a, n);                                                         \
+            return;                                                                                \
         }                                                                                          \
+        __m512 kept[KEPT] = {sum[0], sum[n > 1], sum[n > 2 ? 2 : 0], sum[n > 3 ? 3 : 0]};          \
+        if (n == 4)                                                                                \
+            name##_rows(kept, panel, a, 4);                                                        \
+        else if (n == 3)                                                                           \
+            name##_rows(kept, panel, a, 3);                                                        \
+        else if (n == 2)                                                                           \
+            name##_rows(kept, panel, a, 2);                                                        \
+        else                                                                                       \
+            name##_rows(kept, panel, a, 1);                                                        \
+        for (size_t i = 0; i < n; i++)                                                             \
+            sum[i] = kept[i];                                                                      \
     }                                                                                              \
     static const struct panel_type name##_panel = {(bytes), name##_pack, name##_multiply};         \
     void matmul_##name##_vnni(float *out, size_t stride, const struct weight_rows *w,              \

@@ -154,7 +154,8 @@ void forward_note(const struct forward *f, const char *name, const float *values
 /* Multiplications that fit into about a tile's time. */
 double forward_tile_cost(const struct forward *f);
 /* How many of `left` units of unit_cost multiplications each the next tile takes: what fits into
- * about a tile's time, but at least `least` of them. */
+ * about a tile's time, but at least `least` of them, and a multiple of it unless they are the last.
+ */
 size_t forward_tile(struct forward *f, size_t left, double unit_cost, size_t least);
 
 /* One tile of out [rows of f->act][stride] = w * f->act, from cursor.at on; true when all is there.

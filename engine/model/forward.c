@@ -26,7 +26,7 @@ size_t forward_tile(struct forward *f, size_t left, double unit_cost, size_t lea
     double units = forward_tile_cost(f) / unit_cost;
     size_t n = units < (double)left ? (size_t)units : left;
 
-    n = n < least ? least : n;
+    n = n < least ? least : n - n % least;
     n = n < left ? n : left;
     f->tile_cost += (double)n * unit_cost;
     return n;

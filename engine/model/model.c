@@ -137,6 +137,32 @@ bool decoder_borrow_all(struct model *m, struct status *st)
     return make_frequencies(m, st);
 }
 
+/* A matrix that has been laid out is not read from the file any more, but for rows of the
+ * embedding.
+ */
+static void laid_out(void *context, const struct tensor_view *matrix, size_t done, size_t all)
+{
+    const struct model_options *options = context;
+
+    weights_release(matrix);
+    if (options->progress)
+        options->progress(options->progress_context, done, all);
+}
+
+/* All matrices of the file. When memory is too short they stay as they are. */
+static void lay_out(struct model *m, const struct model_options *options)
+{
+    size_t n = weights_tensors(m->weights);
+    const struct tensor_view **all = heap_array(const struct tensor_view *, n);
+    struct model_options copy = *options;
+
+    for (size_t i = 0; i < n; i++)
+        all[i] = weights_at(m->weights, i);
+    if (!options->as_stored)
+        (void)ops_lay_out(m->ops, all, n, laid_out, &copy);
+    heap_free((void *)all);
+}
+
 bool model_open(struct model **out, const struct weights *w, struct pool *pool,
                 const struct model_options *options, struct status *st)
 {
@@ -153,6 +179,7 @@ bool model_open(struct model **out, const struct weights *w, struct pool *pool,
     m->embedding_scale = sqrtf((float)m->hp.width);
     m->context_max = options->context_max;
     m->ops = ops_new(pool, options->exact ? PRECISION_EXACT : PRECISION_FAST);
+    lay_out(m, options);
     m->kv = kv_new(&m->hp, kv, options->kv_bytes);
     (void)snprintf(m->numerics, sizeof m->numerics, "decoder %d, %s, kv %s", DECODER_NUMERICS,
                    ops_name(m->ops), kv_type_name(kv));

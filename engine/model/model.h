@@ -15,9 +15,13 @@ struct hparams;     /* engine/model/hparams.h */
 struct model_options {
     bool exact;          /* activations stay float32; else they are rounded to 8 bits per block
                             against quantized weights */
+    bool as_stored;      /* matrices stay in the file's layout: slower, the same numbers */
     const char *kv_type; /* "f16", "q8" or "f32" (kv_type_read in kv.h); NULL as "" */
     size_t context_max;  /* positions of one sequence */
     size_t kv_bytes;     /* memory for keys and values of all sequences together */
+    /* Told while matrices are laid out for the kernels; NULL: nobody. */
+    void (*progress)(void *context, size_t done_bytes, size_t all_bytes);
+    void *progress_context;
 };
 
 /* Borrow the tensors of a decoder; refuses, naming it, what is missing or has another shape. The

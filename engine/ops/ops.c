@@ -2,6 +2,7 @@
 #include "engine/base/heap.h"
 #include "engine/base/pool.h"
 #include "engine/kernels/scalar.h"
+#include "engine/ops/panels.h"
 #include "engine/ops/parts.h"
 #include "engine/weights/weights.h"
 #include <assert.h>
@@ -11,7 +12,7 @@
     32 /* output rows handed to a thread at once; a multiple of a kernel's tile                    \
         */
 #define ELEMENTS_GRAIN 4096
-#define ROUND_GRAIN 64   /* strips */
+#define ROUND_GRAIN 64 /* strips */
 
 struct ops *ops_new(struct pool *pool, enum precision precision)
 {
@@ -20,6 +21,7 @@ struct ops *ops_new(struct pool *pool, enum precision precision)
     ops->set = kernels_find();
     ops->precision = precision;
     ops->attend = attend_memory_new(pool_threads(pool));
+    ops->panels = panel_store_new();
     (void)snprintf(ops->name, sizeof ops->name, "%s %s", ops->set->name,
                    precision == PRECISION_FAST ? "fast" : "exact");
     return ops;
@@ -30,12 +32,20 @@ void ops_free(struct ops *ops)
     if (!ops)
         return;
     attend_memory_free(ops->attend);
+    panel_store_free(ops->panels);
     heap_free(ops);
 }
 
 const char *ops_name(const struct ops *ops)
 {
     return ops->name;
+}
+
+bool ops_lay_out(struct ops *ops, const struct tensor_view *const *matrices, size_t n,
+                 ops_laid_out *laid_out, void *context)
+{
+    return ops->precision == PRECISION_EXACT ||
+           panel_store_add(ops->panels, ops->pool, matrices, n, laid_out, context);
 }
 
 /* ---- products ---- */
@@ -187,6 +197,8 @@ void ops_matmul(const struct ops *ops, float *out, size_t stride, const struct t
         .out = out,
         .stride = stride,
     };
+    if (kernel->panels)
+        job.w.panels = panel_store_find(ops->panels, kernel, w->data, &job.w.panels_row);
     size_t grain = WORK_GRAIN / (width * job.x.rows + 1) / MATMUL_GRAIN * MATMUL_GRAIN;
     pool_run(ops->pool, end - begin, grain > MATMUL_GRAIN ? grain : MATMUL_GRAIN, matmul_part,
              &job);

@@ -26,6 +26,17 @@ void ops_free(struct ops *ops);
 /* Kernel set and precision, for logs and `numerics`: "avx2 fast". As long as ops. */
 const char *ops_name(const struct ops *ops);
 
+/* Lay matrices [n] out as the kernels of this CPU like them best, with all threads; ops_matmul then
+ * finds them, also for views of some of their rows, as long as ops. The stored ones stay where they
+ * are for ops_row, so their memory must stay valid; `laid_out` (NULL: nobody) is told of each,
+ * and of how many bytes are done of all. What is made takes as much memory as what is stored, up to
+ * 2 % more. Nothing is done for kernels that read matrices as they are stored. False, and no harm:
+ * memory is too short, matrices stay as they are. No number depends on it. */
+typedef void ops_laid_out(void *context, const struct tensor_view *matrix, size_t done_bytes,
+                          size_t all_bytes);
+bool ops_lay_out(struct ops *ops, const struct tensor_view *const *matrices, size_t n,
+                 ops_laid_out *laid_out, void *context);
+
 /* Activations on their way into products. Set once, multiplied with many matrices (q, k and v) and
  * in many ranges of rows: rounded at most once per kind of block, when first needed. */
 struct activations;

@@ -7,12 +7,14 @@
 #define WORK_GRAIN ((size_t)1 << 18)
 
 struct attend_memory; /* attend.c: of a call in progress */
+struct panel_store;   /* panels.h */
 
 struct ops {
     struct pool *pool;
     const struct kernel_set *set;
     enum precision precision;
     struct attend_memory *attend;
+    struct panel_store *panels;
     char name[40];
 };
 

@@ -300,6 +300,16 @@ bool weights_borrow(const struct weights *w, const char *name, const size_t *dim
     return true;
 }
 
+void weights_release(const struct tensor_view *view)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), data = (uintptr_t)view->data;
+    uintptr_t begin = (data + page - 1) / page * page,
+              end = (data + view->size_bytes) / page * page;
+
+    if (begin < end)
+        (void)madvise((uint8_t *)view->data + (begin - data), end - begin, MADV_DONTNEED);
+}
+
 bool weights_borrow_f32(const struct weights *w, const char *name, size_t n, const float **out,
                         struct status *st)
 {

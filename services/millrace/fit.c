@@ -1,5 +1,6 @@
 #include "services/millrace/fit.h"
 #include "engine/base/heap.h"
+#include "engine/base/pages.h"
 #include "engine/kernels/cpu.h"
 #include "engine/media/media.h"
 #include "engine/model/drafter.h"
@@ -75,26 +76,12 @@ static bool read_media(const char *model, const char *media, struct fit *fit, st
     return ok || status_wrap(st, "media file '%s'", media);
 }
 
-static uint64_t available_bytes(void)
-{
-    FILE *file = fopen("/proc/meminfo", "re");
-    char line[128];
-    uint64_t kib = 0;
-
-    while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "MemAvailable: %" SCNu64, &kib) == 1)
-            break;
-    if (file)
-        (void)fclose(file);
-    return kib << 10;
-}
-
 bool fit_read(struct fit *out, const char *model, const char *media, uint64_t context,
               const char *kv_type, struct status *st)
 {
     struct hparams *hp = heap_new(1, sizeof *hp);
     struct weights *w = NULL;
-    struct fit fit = {.available_bytes = available_bytes()};
+    struct fit fit = {.available_bytes = pages_available_bytes()};
     enum dtype kv;
 
     bool ok = check_cpu(st) && kv_type_read(&kv, kv_type, false, st) && weights_open(&w, model, st);

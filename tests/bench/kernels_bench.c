@@ -31,7 +31,8 @@ static float *floats(size_t n)
     return x;
 }
 
-static void bench_matmul(struct pool *pool, enum precision precision, enum dtype dtype, size_t rows)
+static void bench_matmul(struct pool *pool, enum precision precision, enum dtype dtype, size_t rows,
+                         bool laid_out)
 {
     const struct quant_row *type = quant_find(dtype);
     size_t row_bytes = WIDTH / type->block_values * type->block_bytes;
@@ -43,6 +44,13 @@ static void bench_matmul(struct pool *pool, enum precision precision, enum dtype
 
     memset(data, 0x2a, copies * size); /* small halves, as scales; what else, does not matter */
     activations_set(a, x, rows, WIDTH);
+    struct tensor_view all = {.type = type,
+                              .n_dims = 2,
+                              .dims = {WIDTH, copies * OUT, 1, 1},
+                              .data = data,
+                              .size_bytes = copies * size};
+    if (laid_out && !ops_lay_out(ops, (const struct tensor_view *[]){&all}, 1, NULL, NULL))
+        laid_out = false;
     int64_t begin = clock_now_us(), best = INT64_MAX;
     while (runs < 3 || clock_now_us() - begin < ENOUGH_US) {
         struct tensor_view w = {.type = type,
@@ -57,9 +65,10 @@ static void bench_matmul(struct pool *pool, enum precision precision, enum dtype
         runs++;
     }
     double seconds = (double)best * 1e-6;
-    printf("matmul %-5s %-10s rows %3zu: %8.2f ms, %6.2f GB/s of weights, %7.2f G products/s\n",
-           type->name, ops_name(ops), rows, seconds * 1e3, (double)size / seconds * 1e-9,
-           (double)(rows * OUT * WIDTH) / seconds * 1e-9);
+    printf(
+        "matmul %-6s %-10s %-8s rows %3zu: %8.2f ms, %6.2f GB/s of weights, %7.2f G products/s\n",
+        type->name, ops_name(ops), laid_out ? "panels" : "stored", rows, seconds * 1e3,
+        (double)size / seconds * 1e-9, (double)(rows * OUT * WIDTH) / seconds * 1e-9);
     heap_free(data);
     heap_free(x);
     heap_free(out);
@@ -114,16 +123,17 @@ static void bench_attend(struct pool *pool, size_t kv_heads, size_t head_dim, si
 
 int main(int argc, char **argv)
 {
-    static const enum dtype types[] = {DTYPE_Q4_0, DTYPE_Q6_K, DTYPE_Q8_0, DTYPE_BF16};
-    static const size_t rows[] = {1, 2, 4, 16, 128};
+    static const enum dtype types[] = {DTYPE_Q4_0, DTYPE_Q6_K, DTYPE_Q8_0, DTYPE_Q4_K, DTYPE_BF16};
+    static const size_t rows[] = {1, 2, 4, 8, 16, 128};
     struct pool *pool = pool_new(argc > 1 ? (size_t)strtoul(argv[1], NULL, 10) : 1);
     lone = pool_threads(pool) == 1;
 
     for (size_t t = 0; t < sizeof types / sizeof *types; t++)
         for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
-            bench_matmul(pool, PRECISION_FAST, types[t], rows[r]);
-    bench_matmul(pool, PRECISION_EXACT, DTYPE_Q4_0, 1);
-    bench_matmul(pool, PRECISION_EXACT, DTYPE_Q4_0, 128);
+            for (size_t laid_out = 0; laid_out < 2; laid_out++)
+                bench_matmul(pool, PRECISION_FAST, types[t], rows[r], laid_out);
+    bench_matmul(pool, PRECISION_EXACT, DTYPE_Q4_0, 1, false);
+    bench_matmul(pool, PRECISION_EXACT, DTYPE_Q4_0, 128, false);
     bench_attend(pool, 8, 256, 1, 1024);
     bench_attend(pool, 1, 512, 1, 8192);
     bench_attend(pool, 8, 256, 64, 1024);

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -78,12 +79,6 @@ static void make_blocks(uint8_t *data, const struct quant_row *type, size_t n_bl
     }
 }
 
-struct case_of {
-    struct weight_rows w;
-    struct act_rows x;
-    float *out, *expected;
-};
-
 static const struct matmul_row *plain_row(enum dtype dtype)
 {
     size_t n;
@@ -99,7 +94,7 @@ static const struct matmul_row *plain_row(enum dtype dtype)
 static void check_meaning(const struct weight_rows *w, const struct act_rows *a, const float *out)
 {
     float *values = heap_array(float, w->width);
-    for (size_t i = w->begin; i < w->end; i++) {
+    for (size_t i = 1; i < w->end; i++) {
         w->type->to_f32(values, (const uint8_t *)w->data + i * w->row_bytes, w->width);
         for (size_t r = 0; r < a->rows; r++) {
             double size = 0.0, exact = 0.0;
@@ -117,68 +112,149 @@ static void check_meaning(const struct weight_rows *w, const struct act_rows *a,
     heap_free(values);
 }
 
-static void check_rounded(const struct matmul_row *row, size_t width, size_t n_out, size_t n_rows)
+/* Weights and activations of one size; what must not be read is NaN, or as far off as it can be. */
+struct product {
+    const struct matmul_row *row;
+    struct weight_rows w;
+    struct act_rows x;
+    uint8_t *data, *panels;
+    float *values, *scale, *out, *expected;
+    int8_t *q;
+    int32_t *sum;
+};
+
+static void round_all(struct product *p)
+{
+    size_t width = p->x.width, rows = p->x.rows, block = p->row->act_block;
+    size_t size = rows * ACT_STRIPS(width) * ACT_STRIP;
+
+    for (size_t i = 0; i < size; i++) {
+        p->q[i] = 127;
+        p->scale[i / block] = NAN;
+        p->sum[i / ACT_GROUP(block)] = INT32_MAX;
+    }
+    for (size_t i = 0; i < ACT_STRIPS(width) * rows; i++) {
+        size_t at = i / rows * ACT_STRIP, n = width - at < ACT_STRIP ? width - at : ACT_STRIP;
+        kernels_find()->round_row(p->q + i * ACT_STRIP, p->scale + i * (ACT_STRIP / block),
+                                  p->sum + i * (ACT_STRIP / ACT_GROUP(block)),
+                                  p->values + i % rows * width + at, n, block);
+    }
+}
+
+static void product_init(struct product *p, const struct matmul_row *row, size_t width,
+                         size_t n_out, size_t rows, float size_of_x)
 {
     const struct quant_row *type = quant_find(row->dtype);
-    size_t blocks = width / type->block_values, size = n_rows * ACT_STRIPS(width) * ACT_STRIP;
-    uint8_t *data = heap_array(uint8_t, n_out * blocks * type->block_bytes);
-    float *x = heap_array(float, n_rows *width), *scale = heap_array(float, size / row->act_block);
-    int8_t *q = heap_array(int8_t, size);
-    int32_t *sum = heap_array(int32_t, size / ACT_GROUP(row->act_block));
-    float *out = heap_array(float, n_rows *n_out), *expected = heap_array(float, n_rows *n_out);
+    size_t blocks = width / type->block_values, n = rows * ACT_STRIPS(width) * ACT_STRIP;
+    size_t panels = (n_out + PANEL_ROWS - 1) / PANEL_ROWS;
 
-    make_blocks(data, type, n_out * blocks);
-    fill(x, n_rows * width, 5.0f);
+    *p = (struct product){.row = row};
+    p->data = heap_array(uint8_t, n_out * blocks * type->block_bytes);
+    p->values = heap_array(float, rows *width);
+    p->scale = heap_array(float, n / row->act_block);
+    p->q = heap_array(int8_t, n);
+    p->sum = heap_array(int32_t, n / ACT_GROUP(row->act_block));
+    p->out = heap_array(float, rows *n_out);
+    p->expected = heap_array(float, rows *n_out);
+    make_blocks(p->data, type, n_out * blocks);
+    fill(p->values, rows * width, size_of_x);
     for (size_t i = 0; i < width; i++) /* all activations as large as they can be */
-        x[i] = x[i] < 0.0f ? -5.0f : 5.0f;
-    for (size_t i = 0; i < ACT_STRIPS(width) * n_rows; i++) {
-        size_t at = i / n_rows * ACT_STRIP, n = width - at < ACT_STRIP ? width - at : ACT_STRIP;
-        kernels_find()->round_row(q + i * ACT_STRIP, scale + i * (ACT_STRIP / row->act_block),
-                                  sum + i * (ACT_STRIP / ACT_GROUP(row->act_block)),
-                                  x + i % n_rows * width + at, n, row->act_block);
+        p->values[i] = p->values[i] < 0.0f ? -size_of_x : size_of_x;
+    p->w = (struct weight_rows){.type = type,
+                                .data = p->data,
+                                .row_bytes = blocks * type->block_bytes,
+                                .width = width,
+                                .end = n_out};
+    p->x = (struct act_rows){.rows = rows,
+                             .width = width,
+                             .x = p->values,
+                             .q = p->q,
+                             .scale = p->scale,
+                             .sum = p->sum,
+                             .block = row->act_block};
+    round_all(p);
+    if (row->panels) {
+        size_t bytes = panels * ACT_STRIPS(width) * row->panels->strip_bytes;
+        p->panels = aligned_alloc(PANEL_ALIGN, bytes);
+        assert_non_null(p->panels);
+        memset(p->panels, 0xff, bytes);
+        row->panels->pack(p->panels, &p->w);
     }
-    struct weight_rows w = {.type = type,
-                            .data = data,
-                            .row_bytes = blocks * type->block_bytes,
-                            .width = width,
-                            .begin = 1,
-                            .end = n_out};
-    struct act_rows a = {.rows = n_rows,
-                         .width = width,
-                         .x = x,
-                         .q = q,
-                         .scale = scale,
-                         .sum = sum,
-                         .block = row->act_block};
-    row->run(out, n_out, &w, &a);
-    plain_row(row->dtype)->run(expected, n_out, &w, &a);
-    check_meaning(&w, &a, expected);
-    for (size_t i = 0; i < n_rows * n_out; i++)
-        if (out[i] != expected[i])
-            fail_msg("%s, %zu x %zu x %zu: [%zu] is %.9g, expected %.9g", row->name, n_rows, n_out,
-                     width, i, (double)out[i], (double)expected[i]);
-    heap_free(data);
-    heap_free(x);
-    heap_free(scale);
-    heap_free(q);
-    heap_free(sum);
-    heap_free(out);
-    heap_free(expected);
+}
+
+static void product_clear(struct product *p)
+{
+    heap_free(p->data);
+    heap_free(p->values);
+    heap_free(p->scale);
+    heap_free(p->q);
+    heap_free(p->sum);
+    heap_free(p->out);
+    heap_free(p->expected);
+    free(p->panels); /* aligned: not from the heap's door */
+}
+
+/* Rows begin to end-1, told as rows that follow `before` others. */
+static void check_rows(struct product *p, size_t before, size_t begin, size_t end, bool panels)
+{
+    struct weight_rows w = p->w;
+    size_t n = p->w.end * p->x.rows;
+
+    w.data = p->data + before * w.row_bytes;
+    w.begin = begin - before;
+    w.end = end - before;
+    w.panels = panels ? p->panels : NULL;
+    w.panels_row = panels ? before : 0;
+    memset(p->out, 0, n * sizeof *p->out);
+    memset(p->expected, 0, n * sizeof *p->expected);
+    p->row->run(p->out, p->w.end, &w, &p->x);
+    w.panels = NULL;
+    plain_row(p->row->dtype)->run(p->expected, p->w.end, &w, &p->x);
+    for (size_t i = 0; i < n; i++)
+        if (p->out[i] != p->expected[i] &&
+            (p->out[i] == p->out[i] || p->expected[i] == p->expected[i]))
+            fail_msg("%s%s, %zu x %zu x %zu: [%zu] is %.9g, expected %.9g", p->row->name,
+                     panels ? " (panels)" : "", p->x.rows, p->w.end, p->x.width, i,
+                     (double)p->out[i], (double)p->expected[i]);
+}
+
+static void check_rounded(const struct matmul_row *row, size_t width, size_t n_out, size_t rows,
+                          float size)
+{
+    struct product p;
+
+    product_init(&p, row, width, n_out, rows, size);
+    for (size_t panels = 0; panels < (row->panels ? 2 : 1); panels++) {
+        check_rows(&p, 0, 1, n_out, panels);
+        if (size == 5.0f)
+            check_meaning(&p.w, &p.x, p.expected);
+        if (n_out > 19) {
+            check_rows(&p, 0, 16, 18, panels);
+            check_rows(&p, 3, 3, 19, panels);
+            check_rows(&p, 5, 7, n_out, panels);
+        }
+    }
+    product_clear(&p);
 }
 
 static void test_rounded_products(void **state)
 {
     (void)state;
+    static const float sizes[] = {0.0f, 1e-37f, 1e-3f, 1e30f, 1e38f};
     size_t n;
     const struct matmul_row *rows = matmul_rows(&n);
     for (size_t i = 0; i < n; i++) {
         size_t block = rows[i].act_block;
         if (!runs_here(rows[i].needs))
             continue;
-        check_rounded(&rows[i], block, 2, 1);
-        check_rounded(&rows[i], 3 * block, 20, 2);
-        check_rounded(&rows[i], 11 * block, 70, 3);
-        check_rounded(&rows[i], 8 * block, 41, 37);
+        check_rounded(&rows[i], block, 2, 1, 5.0f);
+        check_rounded(&rows[i], 11 * block, 70, 3, 5.0f);
+        check_rounded(&rows[i], 8 * block, 41, 37, 5.0f);
+        check_rounded(&rows[i], block, 17, 70, 5.0f);
+        for (size_t k = 1; k <= 17; k++)
+            check_rounded(&rows[i], 3 * block, 20, k, 5.0f);
+        for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
+            check_rounded(&rows[i], 9 * block, 33, 5, sizes[k]);
     }
 }
 

@@ -229,6 +229,23 @@ static void check_snapshots(struct model *m, struct prompt *p, size_t chunk, con
     heap_free(logits);
 }
 
+/* The layout of the weights in memory changes no number. */
+static void check_stored(const struct golden_model *m, struct prompt *p, const float *expected)
+{
+    const struct model_options options = {
+        .context_max = 256, .kv_bytes = 64 << 20, .as_stored = true};
+    struct status st = {0};
+    struct model *stored;
+    float *found;
+
+    if (!model_open(&stored, m->weights, NULL, &options, &st))
+        fail_msg("%s", st.text);
+    found = whole(stored, p);
+    assert_memory_equal(found, expected, N * model_hparams(stored)->vocabulary * sizeof(float));
+    heap_free(found);
+    model_close(stored);
+}
+
 /* thorough: for the models that are always there; the others are many. */
 static void check_model(const char *name, bool exact, bool thorough)
 {
@@ -249,6 +266,8 @@ static void check_model(const char *name, bool exact, bool thorough)
     threads = whole(two.model, &p);
     assert_memory_equal(threads, expected, N * model_hparams(m.model)->vocabulary * sizeof(float));
     check_chunks(two.model, &p, (int32_t[]){64}, 1, expected);
+    if (!exact)
+        check_stored(&m, &p, expected);
     check_abandon(two.model, &p, expected); /* changes the prompt */
     heap_free(threads);
     heap_free(expected);

@@ -230,7 +230,7 @@ static void make_weights(struct tensor_view *t, enum dtype dtype, size_t width, 
 static const enum dtype weight_types[] = {DTYPE_F32,  DTYPE_F16,  DTYPE_BF16,
                                           DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q6_K};
 
-static void check_cuts(struct pool *pool, enum precision precision, enum dtype dtype)
+static void check_cuts(struct pool *pool, enum precision precision, enum dtype dtype, bool laid_out)
 {
     const size_t WIDTH = 768, OUT = 77, ROWS = 13;
     struct tensor_view w;
@@ -241,11 +241,22 @@ static void check_cuts(struct pool *pool, enum precision precision, enum dtype d
 
     make_weights(&w, dtype, WIDTH, OUT);
     activations_set(a, x, ROWS, WIDTH);
+    if (laid_out)
+        assert_true(ops_lay_out(split, (const struct tensor_view *[]){&w}, 1, NULL, NULL));
     ops_matmul(whole, expected, OUT, &w, 0, OUT, a);
     ops_matmul(split, found, OUT, &w, 0, 5, a);
     ops_matmul(split, found, OUT, &w, 5, 70, a);
     ops_matmul(split, found, OUT, &w, 70, OUT, a);
     assert_memory_equal(found, expected, ROWS * OUT * sizeof *found);
+    struct tensor_view part = w; /* rows 7 to OUT-1 as a matrix of their own */
+    part.data = (const uint8_t *)w.data + 7 * (w.size_bytes / OUT);
+    part.dims[1] = OUT - 7;
+    part.size_bytes -= 7 * (w.size_bytes / OUT);
+    memset(found, 0, ROWS * OUT * sizeof *found);
+    ops_matmul(split, found, OUT - 7, &part, 0, OUT - 7, a);
+    for (size_t r = 0; r < ROWS; r++)
+        assert_memory_equal(found + r * (OUT - 7), expected + r * OUT + 7,
+                            (OUT - 7) * sizeof *found);
     memset(found, 0, ROWS * OUT * sizeof *found);
     for (size_t first = 0, n = 1; first < ROWS; first += n, n = 1 + n % 5) {
         n = n < ROWS - first ? n : ROWS - first;
@@ -274,11 +285,13 @@ static void test_matmul_cuts(void **state)
 {
     (void)state;
     struct pool *pool = pool_new(3);
-    for (uint32_t mask = 0; mask < 2; mask++) {
-        cpu_set_mask(mask ? UINT32_MAX : 0);
+    static const uint32_t masks[] = {0, CPU_AVX2, UINT32_MAX};
+    for (size_t mask = 0; mask < sizeof masks / sizeof *masks; mask++) {
+        cpu_set_mask(masks[mask]);
         for (size_t i = 0; i < sizeof weight_types / sizeof *weight_types; i++) {
-            check_cuts(pool, PRECISION_EXACT, weight_types[i]);
-            check_cuts(pool, PRECISION_FAST, weight_types[i]);
+            check_cuts(pool, PRECISION_EXACT, weight_types[i], false);
+            check_cuts(pool, PRECISION_FAST, weight_types[i], false);
+            check_cuts(pool, PRECISION_FAST, weight_types[i], true);
         }
     }
     cpu_set_mask(UINT32_MAX);
