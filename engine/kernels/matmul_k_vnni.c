@@ -149,19 +149,11 @@ static ALWAYS_INLINE __m512i bytes_wide(const uint8_t *from)
 /* The sums of two groups of 32, side by side as int16: they fit. */
 static ALWAYS_INLINE void pair_sums(int32_t *out, const struct strip *a, size_t rows)
 {
-    for (size_t i = 0; i < rows; i++)
-        for (size_t k = 0; k < 4; k++) {
-            const int32_t *s = a->sum + 16 * i + 4 * k;
-            out[4 * i + k] = ((s[0] + s[1]) & 0xffff) | (s[2] + s[3]) * 65536;
-        }
-}
-
-/* Bit `group` of every byte, as 16. */
-static ALWAYS_INLINE __m512i fifth_bits(__m512i h, size_t group)
-{
-    __m512i moved = group < 4 ? _mm512_sll_epi16(h, _mm_cvtsi32_si128(4 - (int)group))
-                              : _mm512_srl_epi16(h, _mm_cvtsi32_si128((int)group - 4));
-    return _mm512_and_si512(moved, _mm512_set1_epi8(16));
+    for (size_t i = 0; i < rows; i++) {
+        __m512i s = load(a->sum + 16 * i);
+        __m256i both = _mm512_cvtepi64_epi32(_mm512_add_epi32(s, _mm512_srli_epi64(s, 32)));
+        _mm_storeu_si128((__m128i *)(void *)(out + 4 * i), _mm256_cvtepi32_epi16(both));
+    }
 }
 
 /* Groups 2k and 2k+1. */
@@ -175,8 +167,8 @@ static ALWAYS_INLINE void k_unpack(__m512i w[2][8], const uint8_t *quants, const
         w[1][j] = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
         if (fifths) {
             __m512i h = load(fifths + j * VECTOR);
-            w[0][j] = _mm512_or_si512(w[0][j], fifth_bits(h, 2 * k));
-            w[1][j] = _mm512_or_si512(w[1][j], fifth_bits(h, 2 * k + 1));
+            w[0][j] = _mm512_or_si512(w[0][j], bit_as(h, 2 * k, 4));
+            w[1][j] = _mm512_or_si512(w[1][j], bit_as(h, 2 * k + 1, 4));
         }
     }
 }
@@ -235,3 +227,185 @@ static ALWAYS_INLINE void q5_k_rows(__m512 *restrict sum, const uint8_t *restric
     k_rows(sum, panel, a, rows, true, 44 * VECTOR);
 }
 PANELS(q5_k, 44 * VECTOR)
+
+/* ---- q2_k, q3_k, iq4_xs: runs of 32 values; scales of one byte, [group][row], come first, then d
+ * and dmin [row] */
+
+/* What 32 values and their two groups of 16 need; mins: both groups', side by side as int16. */
+struct run {
+    __m512i w[8], scale[2], mins;
+};
+typedef void run_unpack(struct run *r, const uint8_t *panel, size_t run);
+
+static ALWAYS_INLINE __m512i signed_wide(const uint8_t *from)
+{
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)from));
+}
+
+static ALWAYS_INLINE void runs_rows(__m512 *restrict sum, const uint8_t *restrict panel,
+                                    const struct strip *a, size_t rows, int offset, bool has_mins,
+                                    run_unpack *unpack, size_t d_at, size_t bytes)
+{
+    __m512i whole[ACT_ROWS], mins[ACT_ROWS];
+    int32_t first[ACT_ROWS * 16], pairs[ACT_ROWS * 8];
+    const int8_t *restrict acts = a->q;
+
+    start(first, a, offset, rows);
+    for (size_t i = 0; i < rows; i++) {
+        whole[i] = mins[i] = _mm512_setzero_si512();
+        _mm256_storeu_si256((__m256i *)(void *)(pairs + 8 * i),
+                            _mm512_cvtepi32_epi16(load(a->sum + 16 * i)));
+    }
+    for (size_t run = 0; run < 8; run++) {
+        struct run r;
+        unpack(&r, panel, run);
+        fetch(panel + run * bytes / 8, bytes / 8);
+        for (size_t i = 0; i < rows; i++) {
+            const int8_t *q = acts + i * STRIP + 32 * run;
+            const int32_t *from = first + 16 * i + 2 * run;
+            __m512i even = group_product(_mm512_set1_epi32(from[0]), r.w, q);
+            __m512i odd = group_product(_mm512_set1_epi32(from[1]), r.w + 4, q + 16);
+            even = _mm512_add_epi32(_mm512_mullo_epi32(even, r.scale[0]),
+                                    _mm512_mullo_epi32(odd, r.scale[1]));
+            whole[i] = _mm512_add_epi32(whole[i], even);
+            if (has_mins)
+                mins[i] =
+                    _mm512_dpwssd_epi32(mins[i], r.mins, _mm512_set1_epi32(pairs[8 * i + run]));
+        }
+    }
+    __m512 d = halves(panel + d_at), dmin = halves(panel + d_at + VECTOR / 2);
+    for (size_t i = 0; i < rows; i++) {
+        __m512 factor = _mm512_mul_ps(dmin, _mm512_set1_ps(a->scale[i]));
+        sum[i] = add_block(sum[i], d, a->scale[i], whole[i]);
+        if (has_mins)
+            sum[i] = _mm512_sub_ps(sum[i], _mm512_mul_ps(factor, _mm512_cvtepi32_ps(mins[i])));
+    }
+}
+
+/* Bits 2k and 2k+1 of byte l of half a block are those of value 32k + l. */
+static ALWAYS_INLINE void two_bits(__m512i w[8], const uint8_t *quants, size_t run)
+{
+    for (size_t j = 0; j < 8; j++) {
+        __m512i v = load(quants + (8 * (run / 4) + j) * VECTOR);
+        v = _mm512_srl_epi16(v, _mm_cvtsi32_si128(2 * (int)(run % 4)));
+        w[j] = _mm512_and_si512(v, _mm512_set1_epi8(3));
+    }
+}
+
+#define D_AT (4 * VECTOR) /* of sixteen groups */
+#define Q2_K_QUANTS (5 * VECTOR)
+#define Q3_K_THIRDS (5 * VECTOR)
+#define Q3_K_QUANTS (13 * VECTOR)
+
+static void q2_k_pack(uint8_t *out, const uint8_t *const row[ROWS], size_t blocks)
+{
+    (void)blocks; /* one */
+    pack_dwords(out, row, 0, 1);
+    for (size_t i = 0; i < 4; i++)
+        save(out, i, bytes_apart(load(out + i * VECTOR)));
+    pack_halves(out + D_AT, row, 80);
+    pack_halves(out + D_AT + VECTOR / 2, row, 82);
+    pack_dwords(out + Q2_K_QUANTS, row, 16, 4);
+}
+
+static ALWAYS_INLINE void q2_k_unpack(struct run *r, const uint8_t *panel, size_t run)
+{
+    const __m512i low = _mm512_set1_epi32(15);
+    __m512i even = bytes_wide(panel + 2 * ROWS * run),
+            odd = bytes_wide(panel + 2 * ROWS * run + ROWS);
+    two_bits(r->w, panel + Q2_K_QUANTS, run);
+    r->scale[0] = _mm512_and_si512(even, low);
+    r->scale[1] = _mm512_and_si512(odd, low);
+    r->mins = _mm512_or_si512(_mm512_srli_epi32(even, 4),
+                              _mm512_slli_epi32(_mm512_srli_epi32(odd, 4), 16));
+}
+
+static ALWAYS_INLINE void q2_k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
+                                    const struct strip *a, size_t rows)
+{
+    runs_rows(sum, panel, a, rows, 0, true, q2_k_unpack, D_AT, 21 * VECTOR);
+}
+PANELS(q2_k, 21 * VECTOR)
+
+/* Six-bit scales less 32. The upper two bits of groups g, g + 4, ... stand in one byte. */
+static void q3_k_pack(uint8_t *out, const uint8_t *const row[ROWS], size_t blocks)
+{
+    const __m512i low = _mm512_set1_epi8(15), two = _mm512_set1_epi8(0x30);
+    __m512i v[4], scale[4];
+    (void)blocks;           /* one */
+    transposed(v, row, 94); /* the last two bytes of q, t[12], d */
+    for (size_t i = 0; i < 3; i++)
+        v[i] = _mm512_or_si512(_mm512_srli_epi32(v[i], 16), _mm512_slli_epi32(v[i + 1], 16));
+    scale[0] = _mm512_and_si512(_mm512_slli_epi16(v[2], 4), two);
+    scale[1] = _mm512_and_si512(_mm512_slli_epi16(v[2], 2), two);
+    scale[2] = _mm512_and_si512(v[2], two);
+    scale[3] = _mm512_and_si512(_mm512_srli_epi16(v[2], 2), two);
+    for (size_t i = 0; i < 4; i++) {
+        __m512i lower = i < 2 ? v[i] : _mm512_srli_epi16(v[i - 2], 4);
+        scale[i] = _mm512_or_si512(scale[i], _mm512_and_si512(lower, low));
+        save(out, i, bytes_apart(_mm512_sub_epi8(scale[i], _mm512_set1_epi8(32))));
+    }
+    memset(out + D_AT, 0, VECTOR);
+    pack_halves(out + D_AT, row, 108);
+    pack_dwords(out + Q3_K_THIRDS, row, 0, 6); /* and the quants behind them */
+}
+
+static ALWAYS_INLINE void q3_k_unpack(struct run *r, const uint8_t *panel, size_t run)
+{
+    two_bits(r->w, panel + Q3_K_QUANTS, run);
+    for (size_t j = 0; j < 8; j++)
+        r->w[j] = _mm512_or_si512(r->w[j], bit_as(load(panel + Q3_K_THIRDS + j * VECTOR), run, 2));
+    r->scale[0] = signed_wide(panel + 2 * ROWS * run);
+    r->scale[1] = signed_wide(panel + 2 * ROWS * run + ROWS);
+}
+
+static ALWAYS_INLINE void q3_k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
+                                    const struct strip *a, size_t rows)
+{
+    runs_rows(sum, panel, a, rows, 4, false, q3_k_unpack, D_AT, 29 * VECTOR);
+}
+PANELS(q3_k, 29 * VECTOR)
+
+#define IQ4_XS_D (2 * VECTOR)
+#define IQ4_XS_QUANTS (3 * VECTOR)
+
+static void iq4_xs_pack(uint8_t *out, const uint8_t *const row[ROWS], size_t blocks)
+{
+    __m512i v[4];
+    (void)blocks; /* one */
+    transposed(v, row, 0);
+    __m512i upper = _mm512_srli_epi32(v[0], 16), lower = v[1];
+    for (size_t g = 0; g < 8; g++) {
+        __m512i scale = _mm512_and_si512(lower, _mm512_set1_epi32(15));
+        scale = _mm512_or_si512(
+            scale, _mm512_slli_epi32(_mm512_and_si512(upper, _mm512_set1_epi32(3)), 4));
+        scale = _mm512_sub_epi32(scale, _mm512_set1_epi32(32));
+        _mm_storeu_si128((__m128i *)(void *)(out + g * ROWS), _mm512_cvtepi32_epi8(scale));
+        lower = _mm512_srli_epi32(lower, 4);
+        upper = _mm512_srli_epi32(upper, 2);
+    }
+    memset(out + IQ4_XS_D, 0, VECTOR);
+    pack_halves(out + IQ4_XS_D, row, 0);
+    pack_dwords(out + IQ4_XS_QUANTS, row, 8, 8);
+}
+
+/* The levels of iq4_nl, plus 128. */
+static ALWAYS_INLINE void iq4_xs_unpack(struct run *r, const uint8_t *panel, size_t run)
+{
+    const __m512i low = _mm512_set1_epi8(15);
+    const __m512i table = _mm512_broadcast_i32x4(
+        _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90, -75, -59, -39, -15));
+    for (size_t j = 0; j < 4; j++) {
+        __m512i v = load(panel + IQ4_XS_QUANTS + (4 * run + j) * VECTOR);
+        r->w[j] = _mm512_shuffle_epi8(table, _mm512_and_si512(v, low));
+        r->w[j + 4] = _mm512_shuffle_epi8(table, _mm512_and_si512(_mm512_srli_epi16(v, 4), low));
+    }
+    r->scale[0] = r->scale[1] = signed_wide(panel + ROWS * run);
+}
+
+static ALWAYS_INLINE void iq4_xs_rows(__m512 *restrict sum, const uint8_t *restrict panel,
+                                      const struct strip *a, size_t rows)
+{
+    runs_rows(sum, panel, a, rows, 128, false, iq4_xs_unpack, IQ4_XS_D, 35 * VECTOR);
+}
+PANELS(iq4_xs, 35 * VECTOR)

@@ -29,15 +29,18 @@ static ALWAYS_INLINE __m512i block_product(const __m512i w[8], const int8_t *q, 
     return _mm512_add_epi32(even, odd);
 }
 
+/* base: of types whose offset is none; else NULL. */
 typedef void block_unpack(__m512i w[8], const uint8_t *panel, size_t block);
 typedef __m512 block_scale(const uint8_t *panel, size_t block);
 
 static ALWAYS_INLINE void blocks_rows(__m512 *restrict sum, const uint8_t *restrict panel,
                                       const struct strip *a, size_t rows, int offset,
-                                      block_unpack *unpack, block_scale *scale, size_t bytes)
+                                      block_unpack *unpack, block_scale *scale, block_scale *base,
+                                      size_t bytes)
 {
     const int8_t *restrict q = a->q;
     const float *restrict act_scale = a->scale;
+    const int32_t *restrict act_sum = a->sum;
     int32_t first[ACT_ROWS * BLOCKS];
     size_t blocks = a->blocks;
 
@@ -50,6 +53,9 @@ static ALWAYS_INLINE void blocks_rows(__m512 *restrict sum, const uint8_t *restr
         for (size_t i = 0; i < rows; i++) {
             __m512i whole = block_product(w, q + i * STRIP + 32 * b, first[i * BLOCKS + b]);
             sum[i] = add_block(sum[i], d, act_scale[i * BLOCKS + b], whole);
+            if (base)
+                sum[i] = add_block(sum[i], base(panel, b), act_scale[i * BLOCKS + b],
+                                   _mm512_set1_epi32(act_sum[i * BLOCKS + b]));
         }
     }
 }
@@ -87,9 +93,118 @@ static ALWAYS_INLINE void q4_0_unpack(__m512i w[8], const uint8_t *panel, size_t
 static ALWAYS_INLINE void q4_0_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
                                     size_t rows)
 {
-    blocks_rows(sum, panel, a, rows, 8, q4_0_unpack, half_scale, 18 * ROWS);
+    blocks_rows(sum, panel, a, rows, 8, q4_0_unpack, half_scale, NULL, 18 * ROWS);
 }
 PANELS(q4_0, HALVES + BLOCKS * 4 * VECTOR)
+
+/* ---- q4_1, q5_0, q5_1: scales stand beside bases; the fifth bits of a block before its nibbles */
+
+static ALWAYS_INLINE __m512 first_scale(const uint8_t *panel, size_t block)
+{
+    return halves(panel + VECTOR * block);
+}
+
+static ALWAYS_INLINE __m512 second_scale(const uint8_t *panel, size_t block)
+{
+    return halves(panel + VECTOR * block + VECTOR / 2);
+}
+
+static ALWAYS_INLINE void pack_scales(uint8_t *out, const uint8_t *const row[ROWS], size_t at)
+{
+    pack_halves(out, row, at);
+    pack_halves(out + VECTOR / 2, row, at + 2);
+}
+
+static void q4_1_pack(uint8_t *out, const uint8_t *const row[ROWS], size_t blocks)
+{
+    for (size_t b = 0; b < blocks; b++) {
+        pack_scales(out + VECTOR * b, row, 20 * b);
+        pack_dwords(out + (BLOCKS + 4 * b) * VECTOR, row, 20 * b + 4, 1);
+    }
+}
+
+static ALWAYS_INLINE void q4_1_unpack(__m512i w[8], const uint8_t *panel, size_t block)
+{
+    nibbles(w, panel + (BLOCKS + 4 * block) * VECTOR);
+}
+
+static ALWAYS_INLINE void q4_1_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
+                                    size_t rows)
+{
+    blocks_rows(sum, panel, a, rows, 0, q4_1_unpack, first_scale, second_scale, 20 * ROWS);
+}
+PANELS(q4_1, BLOCKS * 5 * VECTOR)
+
+/* Bits 4v .. 4v+3 of a row belong to its bytes in vector v: to bit v of each byte. A product
+ * spreads four bits over four bytes. */
+static ALWAYS_INLINE void pack_fifths(uint8_t *out, const uint8_t *const row[ROWS], size_t at)
+{
+    const __m512i spread = _mm512_set1_epi32(0x00204081), one = _mm512_set1_epi8(1);
+    __m512i all = _mm512_setzero_si512();
+    uint32_t bits[ROWS];
+    for (size_t i = 0; i < ROWS; i++)
+        memcpy(&bits[i], row[i] + at, sizeof bits[i]);
+    __m512i h = load(bits);
+    for (int v = 0; v < 8; v++) {
+        __m512i four = _mm512_and_si512(h, _mm512_set1_epi32(15));
+        four = _mm512_and_si512(_mm512_mullo_epi32(four, spread), one);
+        all = _mm512_or_si512(all, _mm512_sll_epi16(four, _mm_cvtsi32_si128(v)));
+        h = _mm512_srli_epi32(h, 4);
+    }
+    save(out, 0, all);
+}
+
+static ALWAYS_INLINE void five_bits(__m512i w[8], const uint8_t *from)
+{
+    __m512i h = load(from);
+    nibbles(w, from + VECTOR);
+    for (size_t v = 0; v < 8; v++)
+        w[v] = _mm512_or_si512(w[v], bit_as(h, v, 4));
+}
+
+static void q5_0_pack(uint8_t *out, const uint8_t *const row[ROWS], size_t blocks)
+{
+    for (size_t b = 0; b < blocks; b++) {
+        uint8_t *to = out + HALVES + 5 * VECTOR * b;
+        pack_halves(out + 2 * ROWS * b, row, 22 * b);
+        pack_fifths(to, row, 22 * b + 2);
+        pack_dwords(to + VECTOR, row, 22 * b + 6, 1);
+    }
+}
+
+static ALWAYS_INLINE void q5_0_unpack(__m512i w[8], const uint8_t *panel, size_t block)
+{
+    five_bits(w, panel + HALVES + 5 * VECTOR * block);
+}
+
+static ALWAYS_INLINE void q5_0_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
+                                    size_t rows)
+{
+    blocks_rows(sum, panel, a, rows, 16, q5_0_unpack, half_scale, NULL, 22 * ROWS);
+}
+PANELS(q5_0, HALVES + BLOCKS * 5 * VECTOR)
+
+static void q5_1_pack(uint8_t *out, const uint8_t *const row[ROWS], size_t blocks)
+{
+    for (size_t b = 0; b < blocks; b++) {
+        uint8_t *to = out + (BLOCKS + 5 * b) * VECTOR;
+        pack_scales(out + VECTOR * b, row, 24 * b);
+        pack_fifths(to, row, 24 * b + 4);
+        pack_dwords(to + VECTOR, row, 24 * b + 8, 1);
+    }
+}
+
+static ALWAYS_INLINE void q5_1_unpack(__m512i w[8], const uint8_t *panel, size_t block)
+{
+    five_bits(w, panel + (BLOCKS + 5 * block) * VECTOR);
+}
+
+static ALWAYS_INLINE void q5_1_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
+                                    size_t rows)
+{
+    blocks_rows(sum, panel, a, rows, 0, q5_1_unpack, first_scale, second_scale, 24 * ROWS);
+}
+PANELS(q5_1, BLOCKS * 6 * VECTOR)
 
 /* ---- q8_0: stored with the sign bit turned, which adds 128 */
 
@@ -114,7 +229,7 @@ static ALWAYS_INLINE void q8_0_unpack(__m512i w[8], const uint8_t *panel, size_t
 static ALWAYS_INLINE void q8_0_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
                                     size_t rows)
 {
-    blocks_rows(sum, panel, a, rows, 128, q8_0_unpack, half_scale, 34 * ROWS);
+    blocks_rows(sum, panel, a, rows, 128, q8_0_unpack, half_scale, NULL, 34 * ROWS);
 }
 PANELS(q8_0, HALVES + BLOCKS * 8 * VECTOR)
 
@@ -139,7 +254,7 @@ static ALWAYS_INLINE void iq4_nl_unpack(__m512i w[8], const uint8_t *panel, size
 static ALWAYS_INLINE void iq4_nl_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
                                       size_t rows)
 {
-    blocks_rows(sum, panel, a, rows, 128, iq4_nl_unpack, half_scale, 18 * ROWS);
+    blocks_rows(sum, panel, a, rows, 128, iq4_nl_unpack, half_scale, NULL, 18 * ROWS);
 }
 #define iq4_nl_pack q4_0_pack
 PANELS(iq4_nl, HALVES + BLOCKS * 4 * VECTOR)
@@ -175,6 +290,6 @@ static ALWAYS_INLINE void mxfp4_unpack(__m512i w[8], const uint8_t *panel, size_
 static ALWAYS_INLINE void mxfp4_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
                                      size_t rows)
 {
-    blocks_rows(sum, panel, a, rows, 12, mxfp4_unpack, power_scale, 17 * ROWS);
+    blocks_rows(sum, panel, a, rows, 12, mxfp4_unpack, power_scale, NULL, 17 * ROWS);
 }
 PANELS(mxfp4, POWERS + BLOCKS * 4 * VECTOR)

@@ -64,6 +64,14 @@ static inline __m512i four_acts(const int8_t *q)
     return _mm512_set1_epi32(four);
 }
 
+/* Bit `from` of every byte, as bit `to`. */
+static ALWAYS_INLINE __m512i bit_as(__m512i v, size_t from, size_t to)
+{
+    __m512i moved = from < to ? _mm512_sll_epi16(v, _mm_cvtsi32_si128((int)(to - from)))
+                              : _mm512_srl_epi16(v, _mm_cvtsi32_si128((int)(from - to)));
+    return _mm512_and_si512(moved, _mm512_set1_epi8((char)(1 << to)));
+}
+
 static inline __m512 halves(const uint8_t *from)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)from));
@@ -168,7 +176,7 @@ static inline void multiply_panel(__m512 *sum, const uint8_t *panel, const struc
                                   const struct panel_type *type)
 {
     uint8_t made[STRIP_BYTES_MAX] ALIGNED;
-    const uint8_t *row[ROWS];
+    const uint8_t *row[ROWS] = {0};
 
     if (!panel)
         panel_rows(row, w, first);

@@ -3,14 +3,20 @@
 #include "engine/kernels/kernels.h"
 #include "engine/kernels/probe.h"
 
-matmul_kernel matmul_float_c; /* any type, through its to_f32 */
-matmul_kernel matmul_q8_0_c;  /* these: rounded activations */
+matmul_kernel matmul_float_c; /* any type, through its to_f32; the others: rounded activations */
+matmul_kernel matmul_q8_0_c;
 matmul_kernel matmul_q4_0_c;
+matmul_kernel matmul_q4_1_c;
+matmul_kernel matmul_q5_0_c;
+matmul_kernel matmul_q5_1_c;
 matmul_kernel matmul_iq4_nl_c;
 matmul_kernel matmul_mxfp4_c;
+matmul_kernel matmul_q2_k_c;
+matmul_kernel matmul_q3_k_c;
 matmul_kernel matmul_q4_k_c;
 matmul_kernel matmul_q5_k_c;
 matmul_kernel matmul_q6_k_c;
+matmul_kernel matmul_iq4_xs_c;
 
 void round_row_c(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n, size_t block);
 void rmsnorm_c(float *out, const float *x, const float *weight, size_t n, float epsilon);
@@ -37,11 +43,17 @@ size_t probe_float32_c(size_t products, float *out);
 matmul_kernel matmul_float_avx2;
 matmul_kernel matmul_q8_0_avx2;
 matmul_kernel matmul_q4_0_avx2;
+matmul_kernel matmul_q4_1_avx2;
+matmul_kernel matmul_q5_0_avx2;
+matmul_kernel matmul_q5_1_avx2;
 matmul_kernel matmul_iq4_nl_avx2;
 matmul_kernel matmul_mxfp4_avx2;
+matmul_kernel matmul_q2_k_avx2;
+matmul_kernel matmul_q3_k_avx2;
 matmul_kernel matmul_q4_k_avx2;
 matmul_kernel matmul_q5_k_avx2;
 matmul_kernel matmul_q6_k_avx2;
+matmul_kernel matmul_iq4_xs_avx2;
 
 void round_row_avx2(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n, size_t block);
 void rmsnorm_avx2(float *out, const float *x, const float *weight, size_t n, float epsilon);
@@ -78,9 +90,15 @@ size_t probe_float32_avx512(size_t products, float *out);
     extern const struct panels panels_##type##_vnni
 PANEL_KERNEL(q8_0);
 PANEL_KERNEL(q4_0);
+PANEL_KERNEL(q4_1);
+PANEL_KERNEL(q5_0);
+PANEL_KERNEL(q5_1);
 PANEL_KERNEL(iq4_nl);
 PANEL_KERNEL(mxfp4);
+PANEL_KERNEL(q2_k);
+PANEL_KERNEL(q3_k);
 PANEL_KERNEL(q4_k);
 PANEL_KERNEL(q5_k);
 PANEL_KERNEL(q6_k);
+PANEL_KERNEL(iq4_xs);
 #endif

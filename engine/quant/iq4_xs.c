@@ -12,12 +12,8 @@ static void to_f32(float *out, const void *blocks, size_t n)
     const uint8_t *b = blocks;
     for (size_t i = 0; i < n; i += VALUES, b += BYTES) {
         float d = part_half(b);
-        uint16_t sh;
-        memcpy(&sh, b + 2, sizeof sh);
         for (size_t group = 0; group < 8; group++) {
-            int low = (b[4 + group / 2] >> 4 * (group % 2)) & 15;
-            int high = (sh >> 2 * group) & 3;
-            float step = d * (float)((low | high << 4) - 32);
+            float step = d * (float)part_iq4_xs_scale(b, group);
             part_lookup(out + i + 32 * group, b + 8 + 16 * group, step, part_iq4_levels);
         }
     }

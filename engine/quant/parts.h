@@ -22,6 +22,24 @@ static inline void part_scale_min(int *scale, int *min, const uint8_t *s, size_t
     }
 }
 
+/* Q3_K: the six-bit scale of groups 0..15, less 32, from 12 bytes. Scales 0..7 have their lower
+ * four bits in the low nibbles of t[0..7], 8..15 in the high ones; the upper two bits are in
+ * t[8..11]. */
+static inline int part_q3_k_scale(const uint8_t *t, size_t group)
+{
+    int low = group < 8 ? t[group] & 15 : t[group - 8] >> 4;
+    int high = (t[8 + group % 4] >> 2 * (group / 4)) & 3;
+    return (low | high << 4) - 32;
+}
+
+/* IQ4_XS: the six-bit scale of groups 0..7, less 32, from the beginning of a block. */
+static inline int part_iq4_xs_scale(const uint8_t *block, size_t group)
+{
+    int low = (block[4 + group / 2] >> 4 * (group % 2)) & 15;
+    int high = (block[2 + group / 4] >> 2 * (group % 4)) & 3;
+    return (low | high << 4) - 32;
+}
+
 /* 16 bytes to 32 values: low nibbles are values 0..15, high ones 16..31; value = d table[nibble].
  */
 static inline void part_lookup(float *out, const uint8_t *bytes, float d, const int8_t *table)

@@ -7,15 +7,6 @@
 #define VALUES 256
 #define BYTES 110
 
-/* Scales 0..7 have their lower four bits in the low nibbles of t[0..7], 8..15 in the high ones; the
- * upper two bits are in t[8..11]. */
-static int scale_of(const uint8_t *t, size_t group)
-{
-    int low = group < 8 ? t[group] & 15 : t[group - 8] >> 4;
-    int high = (t[8 + group % 4] >> 2 * (group / 4)) & 3;
-    return (low | high << 4) - 32;
-}
-
 static void to_f32(float *out, const void *blocks, size_t n)
 {
     const uint8_t *b = blocks;
@@ -24,7 +15,7 @@ static void to_f32(float *out, const void *blocks, size_t n)
         for (size_t run = 0; run < 8; run++) { /* of 32 values */
             const uint8_t *q = b + 32 + 32 * (run / 4);
             for (size_t l = 0; l < 32; l++) {
-                float scale = d * (float)scale_of(b + 96, 2 * run + l / 16);
+                float scale = d * (float)part_q3_k_scale(b + 96, 2 * run + l / 16);
                 int bits = (q[l] >> 2 * (run % 4)) & 3;
                 int third = (b[l] >> run) & 1;
                 out[i + 32 * run + l] = scale * (float)(bits - (third ? 0 : 4));

@@ -1,9 +1,11 @@
-/* Speed of the verbs at the shapes of the 12B: kernels_bench [threads]. Not run by ctest. The
+/* Speed of the verbs at the shapes of the 12B: kernels_bench [threads [storage type]]. Not
+ * run by ctest. The
  * fastest of some runs is shown; with one thread, processor time is measured: a busy machine
  * disturbs both less than an average of elapsed times. */
 #include "engine/base/clock.h"
 #include "engine/base/heap.h"
 #include "engine/base/pool.h"
+#include "engine/kernels/kernels.h"
 #include "engine/ops/ops.h"
 #include "engine/weights/weights.h"
 #include <stdio.h>
@@ -121,17 +123,31 @@ static void bench_attend(struct pool *pool, size_t kv_heads, size_t head_dim, si
     ops_free(ops);
 }
 
+static void bench_type(struct pool *pool, enum dtype dtype)
+{
+    static const size_t rows[] = {1, 2, 4, 8, 16, 128};
+    bool panels = matmul_find(dtype, true) && matmul_find(dtype, true)->panels;
+
+    for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
+        for (size_t laid_out = 0; laid_out <= panels; laid_out++)
+            bench_matmul(pool, PRECISION_FAST, dtype, rows[r], laid_out);
+}
+
 int main(int argc, char **argv)
 {
     static const enum dtype types[] = {DTYPE_Q4_0, DTYPE_Q6_K, DTYPE_Q8_0, DTYPE_Q4_K, DTYPE_BF16};
-    static const size_t rows[] = {1, 2, 4, 8, 16, 128};
     struct pool *pool = pool_new(argc > 1 ? (size_t)strtoul(argv[1], NULL, 10) : 1);
     lone = pool_threads(pool) == 1;
 
-    for (size_t t = 0; t < sizeof types / sizeof *types; t++)
-        for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
-            for (size_t laid_out = 0; laid_out < 2; laid_out++)
-                bench_matmul(pool, PRECISION_FAST, types[t], rows[r], laid_out);
+    for (size_t t = 0; t < sizeof types / sizeof *types && argc < 3; t++)
+        bench_type(pool, types[t]);
+    for (uint32_t i = 0; i < 64 && argc == 3; i++)
+        if (quant_find(i) && quant_find(i)->to_f32 && strcmp(quant_find(i)->name, argv[2]) == 0)
+            bench_type(pool, (enum dtype)i);
+    if (argc == 3) {
+        pool_free(pool);
+        return 0;
+    }
     bench_matmul(pool, PRECISION_EXACT, DTYPE_Q4_0, 1, false);
     bench_matmul(pool, PRECISION_EXACT, DTYPE_Q4_0, 128, false);
     bench_attend(pool, 8, 256, 1, 1024);
