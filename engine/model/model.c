@@ -137,16 +137,21 @@ bool decoder_borrow_all(struct model *m, struct status *st)
     return make_frequencies(m, st);
 }
 
+struct laying_out {
+    const struct weights *weights;
+    const struct model_options *options;
+};
+
 /* A matrix that has been laid out is not read from the file any more, but for rows of the
  * embedding.
  */
 static void laid_out(void *context, const struct tensor_view *matrix, size_t done, size_t all)
 {
-    const struct model_options *options = context;
+    const struct laying_out *to = context;
 
-    weights_release(matrix);
-    if (options->progress)
-        options->progress(options->progress_context, done, all);
+    weights_release(to->weights, matrix);
+    if (to->options->progress)
+        to->options->progress(to->options->progress_context, done, all);
 }
 
 /* All matrices of the file. When memory is too short they stay as they are. */
@@ -154,12 +159,12 @@ static void lay_out(struct model *m, const struct model_options *options)
 {
     size_t n = weights_tensors(m->weights);
     const struct tensor_view **all = heap_array(const struct tensor_view *, n);
-    struct model_options copy = *options;
+    struct laying_out to = {.weights = m->weights, .options = options};
 
     for (size_t i = 0; i < n; i++)
         all[i] = weights_at(m->weights, i);
     if (!options->as_stored)
-        (void)ops_lay_out(m->ops, all, n, laid_out, &copy);
+        (void)ops_lay_out(m->ops, all, n, laid_out, &to);
     heap_free((void *)all);
 }
 

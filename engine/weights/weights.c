@@ -300,14 +300,19 @@ bool weights_borrow(const struct weights *w, const char *name, const size_t *dim
     return true;
 }
 
-void weights_release(const struct tensor_view *view)
+void weights_release(const struct weights *w, const struct tensor_view *view)
 {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), data = (uintptr_t)view->data;
-    uintptr_t begin = (data + page - 1) / page * page,
-              end = (data + view->size_bytes) / page * page;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
 
-    if (begin < end)
-        (void)madvise((uint8_t *)view->data + (begin - data), end - begin, MADV_DONTNEED);
+    for (size_t i = 0; i < w->n_pieces; i++) {
+        const uint8_t *data = view->data, *base = w->pieces[i].data;
+        if (data < base || data >= base + w->pieces[i].size)
+            continue;
+        size_t begin = ((size_t)(data - base) + page - 1) / page * page;
+        size_t end = ((size_t)(data - base) + view->size_bytes) / page * page;
+        if (begin < end)
+            (void)madvise((uint8_t *)w->pieces[i].data + begin, end - begin, MADV_DONTNEED);
+    }
 }
 
 bool weights_borrow_f32(const struct weights *w, const char *name, size_t n, const float **out,

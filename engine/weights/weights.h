@@ -52,7 +52,7 @@ MUST_CHECK bool weights_borrow_f32(const struct weights *w, const char *name, si
 
 /* The tensor's pages leave this process's memory, and come back from the file when they are read:
  * for who has made something else of it. */
-void weights_release(const struct tensor_view *view);
+void weights_release(const struct weights *w, const struct tensor_view *view);
 
 /* Metadata. `weights_has` tells whether a key is there. The getters fail (STATUS_CORRUPT) when the
  * key is missing or its value does not convert without loss; any integer type is taken for u64. */
