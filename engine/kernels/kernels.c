@@ -56,6 +56,7 @@ static const struct matmul_row rows[] = {
 /* Float32 activations with any storage type, through its to_f32; the dtype does not count. */
 static const struct matmul_row any_type[] = {
 #if defined(__x86_64__)
+    ROW(DTYPE_F32, CPU_AVX512, 0, matmul_float_avx512),
     ROW(DTYPE_F32, CPU_AVX2, 0, matmul_float_avx2),
 #endif
     ROW(DTYPE_F32, 0, 0, matmul_float_c),

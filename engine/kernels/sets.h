@@ -41,6 +41,7 @@ size_t probe_float32_c(size_t products, float *out);
 
 #if defined(__x86_64__)
 matmul_kernel matmul_float_avx2;
+matmul_kernel matmul_float_avx512;
 matmul_kernel matmul_q8_0_avx2;
 matmul_kernel matmul_q4_0_avx2;
 matmul_kernel matmul_q4_1_avx2;

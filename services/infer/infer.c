@@ -11,6 +11,7 @@
 #include "engine/text/tokenizer.h"
 #include "engine/weights/weights.h"
 #include "services/stage/manifest.h"
+#include "services/stage/progress.h"
 #include "services/stage/warm.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -95,17 +96,23 @@ static bool read_settings(const struct stage_options *options, struct settings *
 
 static bool open_engine(struct infer *infer, const struct settings *settings, struct status *st)
 {
+    struct progress progress;
     struct model_options model = {.exact = settings->exact,
                                   .kv_type = settings->kv_type,
                                   .context_max = infer->context,
-                                  .kv_bytes = (size_t)settings->kv_bytes};
+                                  .kv_bytes = (size_t)settings->kv_bytes,
+                                  .progress = progress_show,
+                                  .progress_context = &progress};
     struct batch_options batch = {.slots = infer->slots,
                                   .context_max = infer->context,
                                   .chunk_tokens = CHUNK_TOKENS,
                                   .step_us = STEP_US,
                                   .draft_tokens = (size_t)settings->draft_tokens};
 
-    if (!model_open(&infer->model, infer->weights, infer->pool, &model, st))
+    progress_begin(&progress, "laying out weights", weights_path(infer->weights));
+    bool opened = model_open(&infer->model, infer->weights, infer->pool, &model, st);
+    progress_end(&progress);
+    if (!opened)
         return false;
     if (infer->drafter_file &&
         !drafter_open(&infer->drafter, infer->drafter_file, infer->model, DRAFT_STEP_ROWS, st))

@@ -1,47 +1,15 @@
 #include "services/stage/warm.h"
-#include "engine/base/clock.h"
 #include "engine/base/hash.h"
 #include "engine/base/heap.h"
-#include "engine/base/log.h"
+#include "services/stage/progress.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define PIECE_BYTES ((size_t)16 << 20)
-#define BAR_CELLS 40
-#define BAR_US 100000
-#define LINE_US 2000000
-#define QUIET_US 1000000 /* shorter than this nobody needs to be told */
-
-struct progress {
-    int64_t begun_us, shown_us;
-    bool terminal, shown;
-};
-
-static void show(struct progress *progress, const char *path, size_t done, size_t all)
-{
-    int64_t now_us = clock_now_us();
-    char bar[BAR_CELLS + 1];
-
-    if (now_us - progress->begun_us < QUIET_US ||
-        now_us - progress->shown_us < (progress->terminal ? BAR_US : LINE_US))
-        return;
-    progress->shown_us = now_us;
-    progress->shown = true;
-    int percent = (int)(100.0 * (double)done / (double)all);
-    if (!progress->terminal) {
-        log_info("reading weights", "file=%s percent=%d", path, percent);
-        return;
-    }
-    memset(bar, '.', BAR_CELLS);
-    memset(bar, '#', (size_t)(percent * BAR_CELLS / 100));
-    bar[BAR_CELLS] = 0;
-    (void)fprintf(stderr, "\rreading weights [%s] %3d %%", bar, percent);
-}
 
 static bool any_page_missing(void *base, size_t size, size_t page_bytes, unsigned char *map)
 {
@@ -82,17 +50,17 @@ static bool read_through(int fd, void *base, size_t all, const char *path, struc
     size_t page_bytes = (size_t)sysconf(_SC_PAGESIZE);
     uint8_t *into = heap_new(PIECE_BYTES, 1);
     unsigned char *map = heap_new(PIECE_BYTES / page_bytes + 1, 1);
-    struct progress progress = {.begun_us = clock_now_us(), .terminal = isatty(STDERR_FILENO) == 1};
+    struct progress progress;
     bool ok = true;
 
+    progress_begin(&progress, "reading weights", path);
     for (size_t at = 0; ok && at < all; at += PIECE_BYTES) {
         size_t size = all - at < PIECE_BYTES ? all - at : PIECE_BYTES;
         if (hash || any_page_missing((uint8_t *)base + at, size, page_bytes, map))
             ok = read_piece(fd, at, size, into, hash, st);
-        show(&progress, path, at + size, all);
+        progress_show(&progress, at + size, all);
     }
-    if (progress.terminal && progress.shown)
-        (void)fputc('\n', stderr);
+    progress_end(&progress);
     heap_free(map);
     heap_free(into);
     return ok;
