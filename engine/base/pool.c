@@ -9,6 +9,7 @@
 /* Workers spin this long for the next job before they sleep: jobs of one step follow each other
  * within microseconds, but a spinning pool would starve the gateway of a two-core box. */
 #define SPIN_US 50
+#define LINE 64 /* bytes of the cache */
 
 struct worker {
     struct pool *pool;
@@ -23,10 +24,14 @@ struct pool {
     pool_work *work;
     void *context;
     size_t n, grain;
-    atomic_size_t next;    /* first element nobody has taken */
-    atomic_size_t running; /* workers that have not finished the job */
-    atomic_uint job;       /* counts jobs; a change is the starting signal */
+    atomic_uint job; /* counts jobs; a change is the starting signal */
     atomic_bool closing;
+    /* What all write while they work has cache lines of its own: the rest is only read then. */
+    char apart_next[LINE];
+    atomic_size_t next; /* first element nobody has taken */
+    char apart_running[LINE];
+    atomic_size_t running; /* workers that have not finished the job */
+    char apart_rest[LINE];
 
     pthread_mutex_t mutex; /* guards the two conditions only */
     pthread_cond_t wake;
