@@ -11,6 +11,12 @@
 #define TILE 4    /* weight rows */
 #define ROWS 16   /* activation rows that share them */
 
+/* Lanes 0 .. n-1, at most all. */
+static ALWAYS_INLINE __mmask16 first_lanes(size_t n)
+{
+    return (__mmask16)(n < LANES ? (1u << n) - 1 : 0xffffu);
+}
+
 /* How 16 values of a type become float32, of which `mask` are there. */
 typedef __m512 widen(const uint8_t *in, size_t i, __mmask16 mask);
 
@@ -49,7 +55,7 @@ static ALWAYS_INLINE void add_products(__m512 sum[][TILE], const uint8_t *const 
         for (size_t t = 0; t < TILE; t++)
             kept[r][t] = sum[r][t];
     for (size_t i = 0; i < n; i += LANES) {
-        __mmask16 mask = n - i < LANES ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
+        __mmask16 mask = first_lanes(n - i);
         __m512 value[TILE];
         for (size_t t = 0; t < TILE; t++)
             value[t] = wide(w[t], i, mask);
@@ -103,7 +109,7 @@ static void add_few_bf16(__m512 sum[][TILE], const uint8_t *const w[TILE], const
 static ALWAYS_INLINE void chunk_wide(float *out, const uint8_t *in, size_t n, widen *wide)
 {
     for (size_t i = 0; i < n; i += LANES) {
-        __mmask16 mask = n - i < LANES ? (__mmask16)((1u << (n - i)) - 1) : 0xffff;
+        __mmask16 mask = first_lanes(n - i);
         _mm512_mask_storeu_ps(out + i, mask, wide(in, i, mask));
     }
 }
