@@ -139,7 +139,7 @@ static void log_memory(const struct infer *infer, uint64_t kv_bytes)
     log_info("keys and values",
              "type=%s full_token_bytes=%zu sliding_token_bytes=%zu window=%zu full_bytes=%zu "
              "sliding_bytes=%zu request_bytes=%zu kv_bytes=%" PRIu64,
-             quant_name(kv_type(kv)), kv_token_bytes(kv, KV_FULL), kv_token_bytes(kv, KV_SLIDING),
+             kv_type_name(kv_type(kv)), kv_token_bytes(kv, KV_FULL), kv_token_bytes(kv, KV_SLIDING),
              model_hparams(infer->model)->window, kv_held_bytes(kv, KV_FULL, infer->context),
              kv_held_bytes(kv, KV_SLIDING, infer->context), kv_line_bytes(kv, infer->context),
              kv_bytes);

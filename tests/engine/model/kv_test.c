@@ -67,7 +67,7 @@ static void test_budget(void **state)
 static void test_bytes_of_the_12b(void **state)
 {
     struct hparams hp = hparams_12b();
-    struct kv *kv = kv_new(&hp, DTYPE_F16, 0);
+    struct kv *kv = kv_new(&hp, DTYPE_F16, 0), *small;
 
     (void)state;
     assert_int_equal(kv_page_bytes(kv, KV_SLIDING), 64 * 327680);
@@ -90,6 +90,11 @@ static void test_bytes_of_the_12b(void **state)
         assert_int_equal(kv_line_bytes(kv, context - 63), kv_line_bytes(kv, context));
     }
     assert_int_equal(kv_held_bytes(kv, KV_SLIDING, 100), 100 * 327680);
+    /* A byte each, and a float32 scale for each key and value of a head. */
+    small = kv_new(&hp, DTYPE_I8, 0);
+    assert_int_equal(kv_token_bytes(small, KV_SLIDING), 327680 / 2 + 40 * 2 * 8 * 4);
+    assert_int_equal(kv_token_bytes(small, KV_FULL), 16384 / 2 + 8 * 2 * 4);
+    kv_free(small);
     kv_free(kv);
 }
 
