@@ -396,6 +396,49 @@ static void test_attend_cuts(void **state)
     cpu_set_mask(UINT32_MAX);
 }
 
+/* A token at the end of the longest context: 4096 pages, here the same two in turn. */
+static void test_attend_at_262144(void **state)
+{
+    enum { N = 4096, D = 8, HEADS = 2 };
+    static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_F16};
+    struct pool *pool = pool_new(2);
+    struct ops *one = ops_new(NULL, PRECISION_FAST), *two = ops_new(pool, PRECISION_FAST);
+    const void **keys = heap_array(const void *, N), **values = heap_array(const void *, N);
+    float *x = random_floats(HEADS * D, 1.0f),
+          *page = random_floats(4 * ATTEND_PAGE_KEYS * D, 1.0f);
+    (void)state;
+    for (size_t t = 0; t < 2; t++) {
+        const struct quant_row *type = quant_find(dtypes[t]);
+        struct attend_shape shape = {
+            .heads = HEADS, .kv_heads = 1, .head_dim = D, .type = dtypes[t]};
+        size_t bytes = attend_head_bytes(dtypes[t], D);
+        uint8_t *memory = heap_new(4, bytes);
+        float out[HEADS * D], again[HEADS * D];
+        double exact[ATTEND_HEAD_DIM_MAX];
+        type->from_f32(memory, page, 4 * ATTEND_PAGE_KEYS * D);
+        for (size_t p = 0; p < N; p++) {
+            keys[p] = memory + p % 2 * bytes;
+            values[p] = memory + (2 + p % 2) * bytes;
+        }
+        struct attend_query q = {.q = x, .keys = keys, .values = values, .out = out, .end = 262144};
+        ops_attend(one, &shape, &q, 1);
+        q.out = again;
+        ops_attend(two, &shape, &q, 1);
+        assert_memory_equal(out, again, sizeof out);
+        attend_double(exact, &shape, &q, type, 1);
+        for (size_t i = 0; i < D; i++)
+            assert_true(fabs(exact[i] - (double)out[D + i]) < 3e-6);
+        heap_free(memory);
+    }
+    heap_free((void *)keys);
+    heap_free((void *)values);
+    heap_free(x);
+    heap_free(page);
+    ops_free(one);
+    ops_free(two);
+    pool_free(pool);
+}
+
 /* ---- exp, tanh, cos, sin ---- */
 
 /* Sums to one, keeps the order, and stands scores that exp alone would not. */
@@ -437,7 +480,9 @@ static void test_angles(void **state)
     (void)state;
     enum { N = 1000 };
     float frequencies[N], cos_of[N], sin_of[N];
-    for (int32_t position = 1; position < 262144; position = position * 3 + 5) {
+    static const int32_t positions[] = {0, 1, 8, 29, 1000, 65535, 131071, 262142, 262143};
+    for (size_t p = 0; p < sizeof positions / sizeof *positions; p++) {
+        int32_t position = positions[p];
         for (size_t j = 0; j < N; j++)
             frequencies[j] = fabsf(random_float());
         ops_rope_angles(cos_of, sin_of, &position, 1, frequencies, N);
@@ -459,10 +504,11 @@ static void test_argmax(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_best_set), cmocka_unit_test(test_golden_c),
-        cmocka_unit_test(test_matmul_cuts),     cmocka_unit_test(test_attend_cuts),
-        cmocka_unit_test(test_softmax),         cmocka_unit_test(test_gelu_and_softcap),
-        cmocka_unit_test(test_angles),          cmocka_unit_test(test_argmax),
+        cmocka_unit_test(test_golden_best_set),  cmocka_unit_test(test_golden_c),
+        cmocka_unit_test(test_matmul_cuts),      cmocka_unit_test(test_attend_cuts),
+        cmocka_unit_test(test_attend_at_262144), cmocka_unit_test(test_softmax),
+        cmocka_unit_test(test_gelu_and_softcap), cmocka_unit_test(test_angles),
+        cmocka_unit_test(test_argmax),
     };
     print_message("seed %llu\n", (unsigned long long)random_state);
     return cmocka_run_group_tests(tests, NULL, NULL);
