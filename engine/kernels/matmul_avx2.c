@@ -23,12 +23,13 @@ static void q4_0_unpack(struct panel *p, const uint8_t *const row[LANES], size_t
     }
 }
 
-/* q4_0, q4_1, q5_0, q5_1. Five bits are at most 31 and an activation 127, so eight products of a
- * pair fit 16 bits: 31496. */
+/* q4_0, q4_1, q5_0, q5_1; those without an offset have a base. Five bits are at most 31 and an
+ * activation 127, so eight products of a pair fit 16 bits: 31496. */
 static ALWAYS_INLINE void few_bits_rows(__m256 *sum, const struct panel *p,
                                         const struct act_rows *x, size_t r, size_t n, size_t strip,
-                                        size_t n_blocks, int offset, bool has_base)
+                                        size_t n_blocks, int offset)
 {
+    bool has_base = offset == 0;
     const __m256i ones = _mm256_set1_epi16(1);
     size_t first = strip * x->rows + r; /* row of a strip */
     for (size_t b = 0; b < n_blocks; b++) {
@@ -56,7 +57,7 @@ static ALWAYS_INLINE void few_bits_rows(__m256 *sum, const struct panel *p,
 static ALWAYS_INLINE void q4_0_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
                                     size_t r, size_t n, size_t strip, size_t n_blocks)
 {
-    few_bits_rows(sum, p, x, r, n, strip, n_blocks, 8, false);
+    few_bits_rows(sum, p, x, r, n, strip, n_blocks, 8);
 }
 STEPS(q4_0)
 
@@ -74,7 +75,7 @@ static void q4_1_unpack(struct panel *p, const uint8_t *const row[LANES], size_t
 static ALWAYS_INLINE void q4_1_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
                                     size_t r, size_t n, size_t strip, size_t n_blocks)
 {
-    few_bits_rows(sum, p, x, r, n, strip, n_blocks, 0, true);
+    few_bits_rows(sum, p, x, r, n, strip, n_blocks, 0);
 }
 STEPS(q4_1)
 
@@ -106,7 +107,7 @@ static void q5_0_unpack(struct panel *p, const uint8_t *const row[LANES], size_t
 static ALWAYS_INLINE void q5_0_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
                                     size_t r, size_t n, size_t strip, size_t n_blocks)
 {
-    few_bits_rows(sum, p, x, r, n, strip, n_blocks, 16, false);
+    few_bits_rows(sum, p, x, r, n, strip, n_blocks, 16);
 }
 STEPS(q5_0)
 

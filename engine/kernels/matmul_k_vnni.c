@@ -243,9 +243,10 @@ static ALWAYS_INLINE __m512i signed_wide(const uint8_t *from)
 }
 
 static ALWAYS_INLINE void runs_rows(__m512 *restrict sum, const uint8_t *restrict panel,
-                                    const struct strip *a, size_t rows, int offset, bool has_mins,
+                                    const struct strip *a, size_t rows, int offset,
                                     run_unpack *unpack, size_t d_at, size_t bytes)
 {
+    bool has_mins = offset == 0; /* an offset is what the others have */
     __m512i whole[ACT_ROWS], mins[ACT_ROWS];
     int32_t first[ACT_ROWS * 16], pairs[ACT_ROWS * 8];
     const int8_t *restrict acts = a->q;
@@ -323,7 +324,7 @@ static ALWAYS_INLINE void q2_k_unpack(struct run *r, const uint8_t *panel, size_
 static ALWAYS_INLINE void q2_k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
                                     const struct strip *a, size_t rows)
 {
-    runs_rows(sum, panel, a, rows, 0, true, q2_k_unpack, D_AT, 21 * VECTOR);
+    runs_rows(sum, panel, a, rows, 0, q2_k_unpack, D_AT, 21 * VECTOR);
 }
 PANELS(q2_k, 21 * VECTOR)
 
@@ -362,7 +363,7 @@ static ALWAYS_INLINE void q3_k_unpack(struct run *r, const uint8_t *panel, size_
 static ALWAYS_INLINE void q3_k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
                                     const struct strip *a, size_t rows)
 {
-    runs_rows(sum, panel, a, rows, 4, false, q3_k_unpack, D_AT, 29 * VECTOR);
+    runs_rows(sum, panel, a, rows, 4, q3_k_unpack, D_AT, 29 * VECTOR);
 }
 PANELS(q3_k, 29 * VECTOR)
 
@@ -406,6 +407,6 @@ static ALWAYS_INLINE void iq4_xs_unpack(struct run *r, const uint8_t *panel, siz
 static ALWAYS_INLINE void iq4_xs_rows(__m512 *restrict sum, const uint8_t *restrict panel,
                                       const struct strip *a, size_t rows)
 {
-    runs_rows(sum, panel, a, rows, 128, false, iq4_xs_unpack, IQ4_XS_D, 35 * VECTOR);
+    runs_rows(sum, panel, a, rows, 128, iq4_xs_unpack, IQ4_XS_D, 35 * VECTOR);
 }
 PANELS(iq4_xs, 35 * VECTOR)
