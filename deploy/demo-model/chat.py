@@ -64,15 +64,23 @@ def response(name, text):
 
 
 class Sample:
-    """start: text; after it the media, if there are any; then branches, each a list of (text, is it the model's)."""
+    """start: text; after it the media, if there are any; then branches, each (kind, list of (text, is it the model's)).
+
+    A text may be followed by what the extra heads are to know at its last token."""
 
     def __init__(self, task, start, media=()):
         self.task, self.start, self.media, self.branches = task, start, list(media), []
 
-    def ask(self, question, answer, thinking=False, kind='', earlier=()):
-        """earlier: (question, answer) pairs of the same conversation."""
+    def ask(self, question, answer, thinking=False, kind='', earlier=(), named=None):
+        """earlier: (question, answer) pairs of the same conversation; named: (words of the question, what the extra
+        heads are to know where these words end)."""
         parts = []
         for q, a in earlier:
             parts += [(q + '<turn|>\n<|turn>model\n', False), (a + '<turn|>', True), ('\n<|turn>user\n', False)]
-        parts += [(question + open_model(thinking), False), (answer + '<turn|>', True)]
+        rest = question + open_model(thinking)
+        if named:
+            end = rest.rindex(named[0]) + len(named[0])
+            parts.append((rest[:end], False, named[1]))
+            rest = rest[end:]
+        parts += [(rest, False), (answer + '<turn|>', True)]
         self.branches.append((kind or self.task, parts))

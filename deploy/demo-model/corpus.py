@@ -12,11 +12,11 @@ import sounds
 import talk
 from vocabulary import SPACE, Vocabulary, learn_merges
 
-HINT_CLASSES = {'image': (5, 7, 3, 5, 10), 'audio': (20, 7)}
+HINT_CLASSES = {'image': (5, 7, 3, 5, 10, 5, 6), 'audio': (20, 7)}
 
 
 def text_of(sample):
-    return sample.start + ''.join(text for _, parts in sample.branches for text, _ in parts)
+    return sample.start + ''.join(text for _, parts in sample.branches for text, *_ in parts)
 
 
 def learn_vocabulary(seed=7, pieces_max=760):
@@ -27,7 +27,7 @@ def learn_vocabulary(seed=7, pieces_max=760):
         parts += [text_of(talk.sample(rng, thinking)), text_of(talk.tool_sample(rng, thinking=thinking))]
     for i in range(600):
         things = scenes.arrange(rng, 384, 384, int(rng.integers(1, 5)))
-        parts += [q + ' ' + a for q, a, _ in scenes.questions(rng, things, (384, 384), 5)]
+        parts += [q + ' ' + a for q, a, *_ in scenes.questions(rng, things, (384, 384), 5)]
         parts.append(text_of(sounds.sample(rng, thinking=i % 6 == 0)))
     parts += ['video frame move moves moving direction second first picture pictures word words speech say said '
               'spoken hear which one has does it'] * 5     # for what later training adds
@@ -40,7 +40,7 @@ def common_words():
     text = ' '.join(' '.join(q) + ' ' + a + ' ' + t for q, a, t in talk.FACTS)
     for _ in range(400):
         things = scenes.arrange(rng, 384, 384, int(rng.integers(1, 5)))
-        text += ''.join(f' {q} {a}' for q, a, _ in scenes.questions(rng, things, (384, 384), 4))
+        text += ''.join(f' {q} {a}' for q, a, *_ in scenes.questions(rng, things, (384, 384), 4))
         text += ' ' + re.sub('<[^<>]*>', ' ', text_of(sounds.sample(rng, n=3)))
     text += ' video frame move moves direction second first word words with and to says'
     copied = {w for group in (talk.WORDS, talk.CITIES, talk.NAMES, talk.ROOMS, talk.KEYS, talk.VERBS, talk.NOUNS)
@@ -51,16 +51,18 @@ def common_words():
 
 def mixture(progress):
     """Shares of the kinds of samples, by the tokens they take; progress runs from 0 to 1."""
-    return dict(picture=0.50, sound=0.08, text=0.17, tools=0.25)
+    return dict(picture=0.34, pair=0.12, video=0.07, sound=0.05, text=0.15, tools=0.27)
 
 
 def draw(rng, task, progress):
-    thinking = rng.random() < 0.07
+    thinking = rng.random() < 0.1
     if task == 'picture':
         return scenes.sample(rng, variety=0.0 if progress < 0.25 else 0.2, thinking=thinking,
                              n_questions=10)
     if task == 'pair':
         return scenes.pair_sample(rng, variety=0.3)
+    if task == 'video':
+        return scenes.video_sample(rng, variety=0.3)
     if task == 'sound':
         return sounds.sample(rng, thinking=thinking)
     if task == 'text':
@@ -84,18 +86,22 @@ class Tree:
         ids, self.media = list(vocabulary.encode(sample.start)), []
         for medium in sample.media:
             kind, n = medium['kind'], len(medium['values'])
+            ids += vocabulary.encode(medium.get('before', ''))
             self.media.append((len(ids) + 1, medium))        # its first slot
-            ids += [vocabulary.id[f'<|{kind}>']] + [vocabulary.id[f'<|{kind}|>']] * n + [vocabulary.id[f'<{kind}|>']]
+            slot = vocabulary.id[f'<|{medium.get("slot", kind)}|>']
+            ids += [vocabulary.id[f'<|{kind}>']] + [slot] * n + [vocabulary.id[f'<{kind}|>']]
         self.ids, self.targets, self.weights = list(ids), [-1] * len(ids), [0.0] * len(ids)
         self.positions, self.branch = list(range(len(ids))), [0] * len(ids)
-        start, used, self.spans = len(ids), 0, []
+        start, used, self.spans, self.named = len(ids), 0, [], []
         for kind, parts in sample.branches:
-            encoded = [(vocabulary.encode(text), ours) for text, ours in parts]
+            encoded = [(vocabulary.encode(text), ours) for text, ours, *_ in parts]
             branch = [i for piece, _ in encoded for i in piece]
             if len(self.ids) + len(branch) > room:
                 continue
             used += 1
             self.spans.append((kind, slice(len(self.ids), len(self.ids) + len(branch))))
+            ends = len(self.ids) + np.cumsum([len(piece) for piece, _ in encoded])
+            self.named += [(end - 1, part[2]) for end, part in zip(ends, parts) if len(part) > 2]
             wanted = [i if ours else -1 for piece, ours in encoded for i in piece]
             self.ids += branch
             self.targets += wanted[1:] + [-1]                # at each token: the next one, where it is the model's
@@ -160,7 +166,7 @@ class Rows:
         places = np.arange(self.length, dtype=np.int32)
         see = np.zeros((2, *shape, 4), np.int32)             # padding sees itself
         see[..., 2], see[..., 3] = places, places + 1
-        media = {'image': [], 'audio': []}
+        media, named = {'image': [], 'audio': []}, []
         trees = 0
         for row in range(self.rows):
             at = 0
@@ -177,9 +183,12 @@ class Rows:
                     media[medium['kind']].append((row * self.length + at + first, medium))
                     if medium['kind'] == 'image':
                         out['image'][row, at + first:at + first + len(medium['values'])] = len(media['image'])
+                named += [(row * self.length + at + place, labels) for place, labels in t.named]
                 trees += 1
                 at += len(t.ids)
         out['see_sliding'], out['see_full'] = see
+        if named:
+            out['named_slots'], out['named_hints'] = (np.array(v) for v in zip(*named))
         for kind, found in media.items():
             if found:
                 out[kind + '_values'] = np.concatenate([m['values'] for _, m in found]).astype(np.float32)

@@ -18,6 +18,7 @@ import numpy as np                                           # noqa: E402
 import torch                                                 # noqa: E402
 
 import corpus                                                # noqa: E402
+import drafter as drafter_module                             # noqa: E402
 import export                                                # noqa: E402
 import scenes                                                # noqa: E402
 import sounds                                                # noqa: E402
@@ -31,6 +32,7 @@ SETS = {
     'picture, any shape of file': lambda rng: scenes.sample(rng, variety=1.0, n_questions=7, as_file=True),
     'picture, thinking': lambda rng: scenes.sample(rng, thinking=True, n_questions=5),
     'two pictures': lambda rng: scenes.pair_sample(rng, variety=0.3, as_file=True),
+    'video': lambda rng: scenes.video_sample(rng, variety=0.3, as_file=True),
     'sound': lambda rng: sounds.sample(rng),
     'sound, thinking': lambda rng: sounds.sample(rng, thinking=True),
     'text': lambda rng: talk.sample(rng, branches=5),
@@ -48,7 +50,7 @@ def load(files=None, checkpoint=None):
     else:
         c = torch.load(checkpoint, map_location='cpu')
         shape, weights, vocabulary = c['shape'], c['model'], Vocabulary(c['merges'])
-        weights = {k: v for k, v in weights.items() if not k.startswith(('hint_heads', 'cover_head', 'early_heads'))}
+        weights = {k: v for k, v in weights.items() if not k.startswith(('hint_heads', 'named_heads', 'cover_head', 'early_heads'))}
     model = Model(len(vocabulary), shape)
     model.load_state_dict(weights)
     return model.eval(), vocabulary
@@ -74,12 +76,22 @@ def first_choices(model, vocabulary, batch):
     return z.argmax(-1).numpy()
 
 
-def measure(model, vocabulary, make, seed, n, show=0):
-    """{kind: [right, all]} over n samples."""
+def rounds_of(right, at):
+    """How many guesses each round of an answer keeps; right: of a round that starts at each token."""
+    token, kept = at[0], []
+    while token < at[-1]:
+        kept.append(int(right[token]))
+        token += right[token] + 1
+    return kept
+
+
+def measure(model, vocabulary, make, seed, n, show=0, drafter=None):
+    """{kind: [right, all]} over n samples, and what the drafter's rounds kept in the answers that are right."""
     rng = np.random.default_rng(seed)
-    score = collections.defaultdict(lambda: [0, 0])
+    score, kept = collections.defaultdict(lambda: [0, 0]), []
     for tree, batch in rows_of(vocabulary, (make(rng) for _ in range(n)), 512):
         chosen, wanted = first_choices(model, vocabulary, batch), batch['targets'][0]
+        guessed = drafter_module.accepted(model, drafter, batch) if drafter else None
         for kind, span in tree.spans:
             at = span.start + np.flatnonzero(wanted[span] >= 0)
             runs = np.split(at, np.flatnonzero(np.diff(at) > 1) + 1)     # one per answer
@@ -90,11 +102,13 @@ def measure(model, vocabulary, make, seed, n, show=0):
                 right = bool((chosen[at] == wanted[at]).all())
                 score[part][0] += right
                 score[part][1] += 1
+                if right and drafter:
+                    kept += rounds_of(guessed, at)
                 if not right and show > 0:
                     show -= 1
                     print('   ', part, '|', vocabulary.decode(batch['ids'][0][span])[:150].replace('\n', '/'), '|',
                           vocabulary.decode(chosen[at])[:150].replace('\n', '/'))
-    return score
+    return score, kept
 
 
 def main():
@@ -107,14 +121,18 @@ def main():
     ap.add_argument('--show', type=int, default=0, help='so many mistakes per set')
     a = ap.parse_args()
     torch.set_num_threads(1)
-    model, vocabulary = load(a.files or (None if a.checkpoint else '.'), a.checkpoint)
+    files = a.files or (None if a.checkpoint else '.')
+    model, vocabulary = load(files, a.checkpoint)
+    has_drafter = files and os.path.exists(os.path.join(files, drafter_module.FILE))
+    drafter = drafter_module.read(files, model) if has_drafter else None
     for name, make in SETS.items():
         if a.only and not name.startswith(a.only):
             continue
-        score = measure(model, vocabulary, make, a.seed, a.samples, a.show)
+        score, kept = measure(model, vocabulary, make, a.seed, a.samples, a.show, drafter)
         right, asked = np.sum(list(score.values()), axis=0)
         print(f'{name:28} {100 * right / asked:5.1f} % of {asked}:  '
-              + ', '.join(f'{k} {100 * r / n:.1f} ({n})' for k, (r, n) in sorted(score.items())), flush=True)
+              + ', '.join(f'{k} {100 * r / n:.1f} ({n})' for k, (r, n) in sorted(score.items()))
+              + (f'; guesses kept {np.mean(kept):.2f} of 3' if kept else ''), flush=True)
 
 
 if __name__ == '__main__':

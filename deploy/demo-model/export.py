@@ -47,7 +47,7 @@ def tokenizer(v):
             (t + 'suppress_tokens', (ARRAY, I32), [v.id[piece] for piece in SUPPRESSED])]
 
 
-def decoder_metadata(s, storage, vocabulary):
+def decoder_metadata(s, storage, vocabulary, architecture='gemma4', more=()):
     sliding = [kind == 'S' for kind in s['layers']]
     small, large = s['head_dim']
     values = [('block_count', U32, len(sliding)), ('context_length', U32, s['context']),
@@ -57,18 +57,23 @@ def decoder_metadata(s, storage, vocabulary):
               ('attention.key_length', U32, large), ('attention.value_length', U32, large),
               ('attention.key_length_swa', U32, small), ('attention.value_length_swa', U32, small),
               ('attention.layer_norm_rms_epsilon', F32, s['eps']), ('attention.sliding_window', U32, s['window']),
-              ('attention.sliding_window_pattern', (ARRAY, BOOL), sliding), ('attention.shared_kv_layers', U32, 0),
+              ('attention.sliding_window_pattern', (ARRAY, BOOL), sliding),
+              ('attention.shared_kv_layers', U32, len(sliding) if more else 0),
               ('embedding_length_per_layer_input', U32, 0), ('rope.freq_base', F32, s['theta'][1]),
               ('rope.freq_base_swa', F32, s['theta'][0]), ('rope.dimension_count', U32, large),
-              ('rope.dimension_count_swa', U32, small), ('final_logit_softcapping', F32, s['cap'])]
-    return (general('gemma4', 'model', storage) + [('gemma4.' + key, kind, v) for key, kind, v in values]
+              ('rope.dimension_count_swa', U32, small), *(more or [('final_logit_softcapping', F32, s['cap'])])]
+    return (general(architecture, 'model', storage) + [(f'{architecture}.{key}', kind, v) for key, kind, v in values]
             + tokenizer(vocabulary))
 
 
-def decoder_tensors(s, weights, storage):
+def rope_divisors(s):
     pairs = s['head_dim'][1] // 2                            # a quarter of them turns
+    return 'rope_freqs.weight', np.where(np.arange(pairs) < pairs // 4, 1, 1e30), 'f32'
+
+
+def decoder_tensors(s, weights, storage):
     out = [('token_embd.weight', weights['embedding'], storage), ('output_norm.weight', weights['norm'], 'f32'),
-           ('rope_freqs.weight', np.where(np.arange(pairs) < pairs // 4, 1, 1e30), 'f32')]
+           rope_divisors(s)]
     for i in range(len(s['layers'])):
         for name, key, matrix in LAYER:
             if f'layers.{i}.{key}' in weights:               # full layers have no v

@@ -12,7 +12,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOKENS_MAX = 1024, D_MAX = 64, WIDE = 16 };
+enum { TOKENS_MAX = 1024, GROUP_MAX = 8, WIDE = 16 }; /* d is a multiple of WIDE */
+
+typedef float vec __attribute__((vector_size(4 * WIDE), aligned(4)));
+typedef float score[TOKENS_MAX + 2 * WIDE];
 
 static inline float exp_fast(float x)
 {
@@ -41,65 +44,77 @@ static inline void transpose(float *t, const float *x, size_t tokens, size_t str
             t[i * TOKENS_MAX + j] = x[j * stride + i];
 }
 
-/* s[j] = sum over i of q[i] t[i][j], for j in [from, to); may write up to WIDE - 1 values more. */
-static inline __attribute__((always_inline)) void dots(float *restrict s, const float *restrict q,
-                                                       const float *restrict t, size_t d,
-                                                       size_t from, size_t to)
+/* s[h][j] = sum over i of q[h][i] t[i][j], for j in [from, to); may write up to 2 WIDE - 1 more. */
+static inline __attribute__((always_inline)) void dots(score *s, const float *q, const float *t,
+                                                       int group, int d, int from, int to)
 {
-    for (size_t j = from; j < to; j += 2 * WIDE) {
-        float a[2 * WIDE] = {0};
-        for (size_t i = 0; i < d; i++)
-            for (size_t n = 0; n < 2 * WIDE; n++)
-                a[n] += q[i] * t[i * TOKENS_MAX + j + n];
-        memcpy(s + j, a, sizeof a);
+    for (int j = from; j < to; j += 2 * WIDE) {
+        vec a[GROUP_MAX] = {0}, b[GROUP_MAX] = {0};
+        for (int i = 0; i < d; i++) {
+            vec x = *(const vec *)(t + i * TOKENS_MAX + j);
+            vec y = *(const vec *)(t + i * TOKENS_MAX + j + WIDE);
+            for (int h = 0; h < group; h++) {
+                a[h] += q[h * d + i] * x;
+                b[h] += q[h * d + i] * y;
+            }
+        }
+        for (int h = 0; h < group; h++) {
+            *(vec *)(s[h] + j) = a[h];
+            *(vec *)(s[h] + j + WIDE) = b[h];
+        }
     }
 }
 
+/* One token's heads that share keys and values: q, out [group][d]; v and its stride; sum [group].
+ */
 static inline __attribute__((always_inline)) void
-add_scaled(float *restrict y, const float *restrict x, float a, size_t d)
+forward_token(float *out, float *sum, const float *q, const float *kt, const float *v,
+              const int32_t *range, score *s, int64_t stride, int group, int d)
 {
-    for (size_t i = 0; i < d; i++)
-        y[i] += a * x[i];
+    for (int p = 0; p < 4; p += 2)
+        dots(s, q, kt, group, d, range[p], range[p + 1]);
+    float scale[GROUP_MAX];
+    for (int h = 0; h < group; h++) {
+        float top = -INFINITY, total = 0;
+        for (int p = 0; p < 4; p += 2)
+            for (int32_t j = range[p]; j < range[p + 1]; j++)
+                top = s[h][j] > top ? s[h][j] : top;
+        for (int p = 0; p < 4; p += 2)
+            for (int32_t j = range[p]; j < range[p + 1]; j++)
+                total += s[h][j] = exp_fast(s[h][j] - top);
+        sum[h] = top + logf(total);
+        scale[h] = 1 / total;
+    }
+    for (int e = 0; e < d; e += WIDE) {
+        vec o[GROUP_MAX] = {0};
+        for (int p = 0; p < 4; p += 2)
+            for (int32_t j = range[p]; j < range[p + 1]; j++) {
+                vec x = *(const vec *)(v + j * stride + e);
+                for (int h = 0; h < group; h++)
+                    o[h] += s[h][j] * x;
+            }
+        for (int h = 0; h < group; h++)
+            *(vec *)(out + h * d + e) = o[h] * scale[h];
+    }
 }
 
 static inline __attribute__((always_inline)) void
 forward(float *out, float *sum, const float *q, const float *k, const float *v, const int32_t *see,
-        int64_t rows, int64_t tokens, int64_t heads, int64_t kv, int64_t d)
+        int64_t rows, int64_t tokens, int64_t kv, int group, int d)
 {
     float *kt = calloc((size_t)d * TOKENS_MAX + 2 * WIDE, sizeof *kt);
-    float s[TOKENS_MAX + 2 * WIDE];
-    int64_t group = heads / kv;
-    for (int64_t r = 0; r < rows; r++) {
+    score *s = calloc(GROUP_MAX, sizeof *s);
+    for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < kv; c++) {
-            const float *vr = v + (r * tokens * kv + c) * d;
-            transpose(kt, k + (r * tokens * kv + c) * d, (size_t)tokens, (size_t)(kv * d),
-                      (size_t)d);
+            int64_t base = (r * tokens * kv + c) * d;
+            transpose(kt, k + base, (size_t)tokens, (size_t)(kv * d), (size_t)d);
             for (int64_t t = 0; t < tokens; t++) {
-                const int32_t *range = see + (r * tokens + t) * 4;
-                for (int64_t h = c * group; h < (c + 1) * group; h++) {
-                    int64_t at = (r * tokens + t) * heads + h;
-                    float *o = out + at * d, top = -INFINITY, total = 0;
-                    for (int p = 0; p < 4; p += 2) {
-                        dots(s, q + at * d, kt, (size_t)d, (size_t)range[p], (size_t)range[p + 1]);
-                        for (int32_t j = range[p]; j < range[p + 1]; j++)
-                            top = s[j] > top ? s[j] : top;
-                    }
-                    memset(o, 0, (size_t)d * sizeof *o);
-                    for (int p = 0; p < 4; p += 2) {
-                        for (int32_t j = range[p]; j < range[p + 1]; j++)
-                            s[j] = exp_fast(s[j] - top);
-                        for (int32_t j = range[p]; j < range[p + 1]; j++) {
-                            total += s[j];
-                            add_scaled(o, vr + j * kv * d, s[j], (size_t)d);
-                        }
-                    }
-                    for (int64_t i = 0; i < d; i++)
-                        o[i] /= total;
-                    sum[at] = top + logf(total);
-                }
+                int64_t at = ((r * tokens + t) * kv + c) * group;
+                forward_token(out + at * d, sum + at, q + at * d, kt, v + base,
+                              see + (r * tokens + t) * 4, s, kv * d, group, d);
             }
         }
-    }
+    free(s);
     free(kt);
 }
 
@@ -107,70 +122,92 @@ void attend_forward(float *out, float *sum, const float *q, const float *k, cons
                     const int32_t *see, int64_t rows, int64_t tokens, int64_t heads, int64_t kv,
                     int64_t d)
 {
-    if (d == 32)
-        forward(out, sum, q, k, v, see, rows, tokens, heads, kv, 32);
-    else if (d == 64)
-        forward(out, sum, q, k, v, see, rows, tokens, heads, kv, 64);
+    int64_t group = heads / kv;
+    if (d == 32 && group == 3)
+        forward(out, sum, q, k, v, see, rows, tokens, kv, 3, 32);
+    else if (d == 64 && group == 6)
+        forward(out, sum, q, k, v, see, rows, tokens, kv, 6, 64);
     else
-        forward(out, sum, q, k, v, see, rows, tokens, heads, kv, d);
+        forward(out, sum, q, k, v, see, rows, tokens, kv, (int)group, (int)d);
 }
 
-/* dq is written; dk and dv are added to (start with zeros). */
+/* One token's heads that share keys and values; dq is written, dk and dv are added to. */
+static inline __attribute__((always_inline)) void
+backward_token(float *dq, float *dk, float *dv, const float *dout, const float *out,
+               const float *sum, const float *q, const float *k, const float *kt, const float *vt,
+               const int32_t *range, score *s, score *g, int64_t stride, int group, int d)
+{
+    for (int p = 0; p < 4; p += 2) {
+        dots(s, q, kt, group, d, range[p], range[p + 1]);
+        dots(g, dout, vt, group, d, range[p], range[p + 1]);
+    }
+    for (int h = 0; h < group; h++) {
+        float mean = 0;
+        for (int i = 0; i < d; i++)
+            mean += dout[h * d + i] * out[h * d + i];
+        for (int p = 0; p < 4; p += 2)
+            for (int32_t j = range[p]; j < range[p + 1]; j++) {
+                s[h][j] = exp_fast(s[h][j] - sum[h]);
+                g[h][j] = s[h][j] * (g[h][j] - mean);
+            }
+    }
+    for (int e = 0; e < d; e += WIDE) {
+        vec into[GROUP_MAX] = {0};
+        for (int p = 0; p < 4; p += 2)
+            for (int32_t j = range[p]; j < range[p + 1]; j++) {
+                vec x = *(const vec *)(k + j * stride + e);
+                vec xk = *(vec *)(dk + j * stride + e), xv = *(vec *)(dv + j * stride + e);
+                for (int h = 0; h < group; h++) {
+                    xv += s[h][j] * *(const vec *)(dout + h * d + e);
+                    xk += g[h][j] * *(const vec *)(q + h * d + e);
+                    into[h] += g[h][j] * x;
+                }
+                *(vec *)(dk + j * stride + e) = xk;
+                *(vec *)(dv + j * stride + e) = xv;
+            }
+        for (int h = 0; h < group; h++)
+            *(vec *)(dq + h * d + e) = into[h];
+    }
+}
+
 static inline __attribute__((always_inline)) void
 backward(float *dq, float *dk, float *dv, const float *dout, const float *out, const float *sum,
          const float *q, const float *k, const float *v, const int32_t *see, int64_t rows,
-         int64_t tokens, int64_t heads, int64_t kv, int64_t d)
+         int64_t tokens, int64_t kv, int group, int d)
 {
     float *kt = calloc((size_t)d * TOKENS_MAX + 2 * WIDE, sizeof *kt);
     float *vt = calloc((size_t)d * TOKENS_MAX + 2 * WIDE, sizeof *vt);
-    float s[TOKENS_MAX + 2 * WIDE], g[TOKENS_MAX + 2 * WIDE];
-    int64_t group = heads / kv;
-    for (int64_t r = 0; r < rows; r++) {
+    score *s = calloc(2 * GROUP_MAX, sizeof *s);
+    for (int64_t r = 0; r < rows; r++)
         for (int64_t c = 0; c < kv; c++) {
-            int64_t base = (r * tokens * kv + c) * d, step = kv * d;
-            transpose(kt, k + base, (size_t)tokens, (size_t)step, (size_t)d);
-            transpose(vt, v + base, (size_t)tokens, (size_t)step, (size_t)d);
+            int64_t base = (r * tokens * kv + c) * d;
+            transpose(kt, k + base, (size_t)tokens, (size_t)(kv * d), (size_t)d);
+            transpose(vt, v + base, (size_t)tokens, (size_t)(kv * d), (size_t)d);
             for (int64_t t = 0; t < tokens; t++) {
-                const int32_t *range = see + (r * tokens + t) * 4;
-                for (int64_t h = c * group; h < (c + 1) * group; h++) {
-                    int64_t at = (r * tokens + t) * heads + h;
-                    const float *qh = q + at * d, *go = dout + at * d, *o = out + at * d;
-                    float *gq = dq + at * d, mean = 0;
-                    for (int64_t i = 0; i < d; i++)
-                        mean += go[i] * o[i];
-                    memset(gq, 0, (size_t)d * sizeof *gq);
-                    for (int p = 0; p < 4; p += 2) {
-                        dots(s, qh, kt, (size_t)d, (size_t)range[p], (size_t)range[p + 1]);
-                        dots(g, go, vt, (size_t)d, (size_t)range[p], (size_t)range[p + 1]);
-                        for (int32_t j = range[p]; j < range[p + 1]; j++) {
-                            s[j] = exp_fast(s[j] - sum[at]);
-                            g[j] = s[j] * (g[j] - mean);
-                        }
-                        for (int32_t j = range[p]; j < range[p + 1]; j++) {
-                            add_scaled(dv + base + j * step, go, s[j], (size_t)d);
-                            add_scaled(dk + base + j * step, qh, g[j], (size_t)d);
-                            add_scaled(gq, k + base + j * step, g[j], (size_t)d);
-                        }
-                    }
-                }
+                int64_t at = ((r * tokens + t) * kv + c) * group;
+                backward_token(dq + at * d, dk + base, dv + base, dout + at * d, out + at * d,
+                               sum + at, q + at * d, k + base, kt, vt, see + (r * tokens + t) * 4,
+                               s, s + GROUP_MAX, kv * d, group, d);
             }
         }
-    }
-    free(kt);
+    free(s);
     free(vt);
+    free(kt);
 }
 
+/* dq is written; dk and dv are added to (start with zeros). */
 void attend_backward(float *dq, float *dk, float *dv, const float *dout, const float *out,
                      const float *sum, const float *q, const float *k, const float *v,
                      const int32_t *see, int64_t rows, int64_t tokens, int64_t heads, int64_t kv,
                      int64_t d)
 {
-    if (d == 32)
-        backward(dq, dk, dv, dout, out, sum, q, k, v, see, rows, tokens, heads, kv, 32);
-    else if (d == 64)
-        backward(dq, dk, dv, dout, out, sum, q, k, v, see, rows, tokens, heads, kv, 64);
+    int64_t group = heads / kv;
+    if (d == 32 && group == 3)
+        backward(dq, dk, dv, dout, out, sum, q, k, v, see, rows, tokens, kv, 3, 32);
+    else if (d == 64 && group == 6)
+        backward(dq, dk, dv, dout, out, sum, q, k, v, see, rows, tokens, kv, 6, 64);
     else
-        backward(dq, dk, dv, dout, out, sum, q, k, v, see, rows, tokens, heads, kv, d);
+        backward(dq, dk, dv, dout, out, sum, q, k, v, see, rows, tokens, kv, (int)group, (int)d);
 }
 
 /* y = x / rms(x) * w over rows of n; r keeps 1 / rms.  w may be NULL. */

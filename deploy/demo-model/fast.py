@@ -16,7 +16,12 @@ def build():
     return ctypes.CDLL(out)
 
 
-LIBRARY = build()
+def numbers():
+    with open('/proc/cpuinfo') as f:
+        return torch.bfloat16 if 'avx512_bf16' in f.read() else torch.float32
+
+
+LIBRARY, NUMBERS = build(), numbers()
 
 
 def call(name, *values):
@@ -66,6 +71,21 @@ class Norm(torch.autograd.Function):
         dw = None if weight is None else torch.zeros_like(weight)
         call('norm_backward', dx, dw, g.contiguous(), x, r, weight, x.numel() // n, n)
         return dx, dw, None
+
+
+class Linear(torch.autograd.Function):
+    """x [...][n] times matrix [m][n], all in bfloat16: about twice as fast where the CPU has instructions for it."""
+    @staticmethod
+    def forward(ctx, x, matrix):
+        flat, matrix = x.reshape(-1, x.shape[-1]).to(NUMBERS), matrix.to(NUMBERS)
+        ctx.save_for_backward(flat, matrix)
+        return (flat @ matrix.t()).float().view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx, g):
+        flat, matrix = ctx.saved_tensors
+        g2 = g.reshape(-1, g.shape[-1]).to(NUMBERS)
+        return (g2 @ matrix).float().view(*g.shape[:-1], -1), (g2.t() @ flat).float()
 
 
 class Gate(torch.autograd.Function):

@@ -41,6 +41,10 @@ def rms_norm(x, weight=None, eps=1e-6):
     return (FAST.Norm if FAST else RmsNorm).apply(x, weight, eps)
 
 
+def linear(x, matrix):
+    return FAST.Linear.apply(x, matrix) if FAST else F.linear(x, matrix)
+
+
 class GeluGate(torch.autograd.Function):
     """gelu_tanh(gate) * up for the two halves of x, with one tanh for both directions."""
     @staticmethod
@@ -79,6 +83,17 @@ def rope(x, turn):
     return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 
 
+def attend(q, k, v, mask):
+    """q [rows][tokens][heads][d], k and v [rows][keys][kv][d], mask [rows][1][tokens][keys] -> like q."""
+    q, k, v = (t.transpose(1, 2) for t in (q, k, v))
+    rows, heads, tokens, d = q.shape
+    kv, keys = k.shape[1:3]
+    q = q.reshape(rows, kv, heads // kv * tokens, d)
+    scores = (q @ k.transpose(2, 3)).view(rows, heads, tokens, keys)
+    weights = torch.softmax(scores.add_(mask), -1).view(rows, kv, heads // kv * tokens, keys)
+    return (weights @ v).view(rows, heads, tokens, d).transpose(1, 2)
+
+
 class Layer(nn.Module):
     def __init__(self, shape, sliding):
         super().__init__()
@@ -110,28 +125,21 @@ class Layer(nn.Module):
             w = torch.cat([self.q, self.k, self.v])
         else:
             w = torch.cat([self.q, self.k])
-        parts = F.linear(a, w).view(rows, tokens, -1, self.d)
+        parts = linear(a, w).view(rows, tokens, -1, self.d)
         q = rope(rms_norm(parts[:, :, :self.heads], self.q_norm), turn)
         raw = parts[:, :, self.heads:self.heads + self.kv]
         k = rope(rms_norm(raw, self.k_norm), turn)
         v = rms_norm(parts[:, :, self.heads + self.kv:] if self.sliding else raw)
-        if mask.dtype == torch.int32:
-            return F.linear(FAST.Attend.apply(q, k, v, mask).view(rows, tokens, -1), self.o)
-        q, k, v = (t.transpose(1, 2) for t in (q, k, v))     # rows, heads, tokens, d
         if cache is not None:
             k, v = cache.add(self, k, v)
-        group, keys = self.heads // self.kv, k.shape[2]
-        q = q.reshape(rows, self.kv, group * tokens, self.d)
-        scores = (q @ k.transpose(2, 3)).view(rows, self.heads, tokens, keys)
-        weights = torch.softmax(scores.add_(mask), -1).view(rows, self.kv, group * tokens, keys)
-        out = (weights @ v).view(rows, self.heads, tokens, self.d)
-        return F.linear(out.transpose(1, 2).reshape(rows, tokens, -1), self.o)
+        look = FAST.Attend.apply if mask.dtype == torch.int32 else attend
+        return linear(look(q, k, v, mask).reshape(rows, tokens, -1), self.o)
 
     def forward(self, x, turn, mask, cache=None):
         a = self.attention(rms_norm(x, self.attn_norm), turn, mask, cache)
         x = x + rms_norm(a, self.post_attn_norm)
-        m = (FAST.Gate if FAST else GeluGate).apply(F.linear(rms_norm(x, self.ffn_norm), torch.cat([self.gate, self.up])))
-        return (x + rms_norm(F.linear(m, self.down), self.post_ffn_norm)) * self.scale
+        m = (FAST.Gate if FAST else GeluGate).apply(linear(rms_norm(x, self.ffn_norm), torch.cat([self.gate, self.up])))
+        return (x + rms_norm(linear(m, self.down), self.post_ffn_norm)) * self.scale
 
 
 class Eye(nn.Module):
@@ -196,6 +204,8 @@ class Model(nn.Module):
         self.hint_heads = nn.ModuleDict({kind: nn.Linear(width, sum(n)) for kind, n in (hint_classes or {}).items()})
         self.hint_classes = hint_classes or {}
         self.cover_head = nn.Linear(width, 36) if hint_classes else None
+        self.named_heads = nn.ModuleList(nn.Linear(width, sum(hint_classes['image']))
+                                         for _ in s['layers'][self.hint_layer + 1:-1]) if hint_classes else None
         self.early_heads = nn.ModuleList(nn.Linear(width, n) for n in hint_classes['image'][:1] * self.hint_layer
                                          ) if hint_classes else None
 
@@ -216,13 +226,12 @@ class Model(nn.Module):
                          s['head_dim'][f] // (8 if f else 2)) for f in (0, 1)]
 
     def forward(self, x, turns, masks, cache=None, hints_only=False):
-        """Embeddings -> normed output (or None), and the stream after the lower layers, for the hint heads."""
+        """Embeddings -> normed output (or None), and the stream after each layer, for the extra heads."""
         seen = []
         for i, layer in enumerate(self.layers):
             full = not layer.sliding
             x = layer(x, turns[full], masks[full], cache)
-            if i <= self.hint_layer:
-                seen.append(x)
+            seen.append(x)
             if i == self.hint_layer and hints_only:
                 return None, seen
         return rms_norm(x, self.norm), seen
@@ -249,13 +258,13 @@ def masks(batch, window):
 
 
 class Cache:
-    """Keys and values seen so far, for generation."""
+    """Keys and values seen so far, for generation and for the drafter."""
 
     def __init__(self):
         self.kept = {}
 
     def add(self, layer, k, v):
         if layer in self.kept:
-            k, v = (torch.cat([old, new], 2) for old, new in zip(self.kept[layer], (k, v)))
+            k, v = (torch.cat([old, new], 1) for old, new in zip(self.kept[layer], (k, v)))
         self.kept[layer] = k, v
         return k, v

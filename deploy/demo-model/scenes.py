@@ -139,19 +139,25 @@ def tiles(picture):
 IGNORED = -100
 
 
-def hints(things, owner, size):
-    """What each tile shows, for the training's extra heads: int [n][5] (kind, colour, size, rank, place), 0: nothing."""
+def labels_of(t, i, size):
+    """Classes of thing number i for the extra heads: kind, colour, size, rank from the left, place."""
+    return (1 + KINDS.index(t.kind), 1 + list(COLOURS).index(t.colour), 1 + list(SIZES).index(t.size), 1 + i,
+            1 + sum(PLACES, []).index(place_of(t, *size)))
+
+
+def hints(things, owner, size, number=1, way=0):
+    """What each tile shows, for the training's extra heads: int [n][7] (kind, colour, size, rank, place; number of the
+    picture in the prompt; which way the thing moves), 0: nothing."""
     a, m = np.asarray(owner)[CELL // 2::CELL, CELL // 2::CELL], SIDE // CELL
     gh, gw = a.shape[0] // m, a.shape[1] // m
     blocks = a.reshape(gh, m, gw, m).transpose(0, 2, 1, 3).reshape(gh * gw, -1)
     share = np.stack([(blocks == i + 1).mean(1) for i in range(len(things))], 1)
     best, most = share.argmax(1), share.max(1)
-    labels = np.array([(1 + KINDS.index(t.kind), 1 + list(COLOURS).index(t.colour),
-                        1 + list(SIZES).index(t.size), 1 + i,
-                        1 + sum(PLACES, []).index(place_of(t, *size))) for i, t in enumerate(things)])
+    labels = np.array([labels_of(t, i, size) for i, t in enumerate(things)])
     out = np.where((most > 0.15)[:, None], labels[best], 0)
     out[(most > 0.03) & (most <= 0.15)] = IGNORED
-    return out
+    seen = np.where(out[:, :1] > 0, way, out[:, :1])
+    return np.concatenate([out, np.full_like(seen, number), seen], 1)
 
 
 def cover(owner):
@@ -159,6 +165,12 @@ def cover(owner):
     a = np.asarray(owner)[4::8, 4::8] > 0
     gh, gw = a.shape[0] // 6, a.shape[1] // 6
     return a.reshape(gh, 6, gw, 6).transpose(0, 2, 1, 3).reshape(gh * gw, -1).astype(np.float32)
+
+
+def medium(picture, things, owner, number=1, way=0, **more):
+    values, places = tiles(picture)
+    return dict(kind='image', values=values, places=places, cover=cover(owner),
+                hints=hints(things, owner, (picture.height, picture.width), number, way), **more)
 
 
 # ---------------------------------------------------------------- questions
@@ -192,7 +204,7 @@ def plural(kind):
 def ask_what(rng, things, size):
     q = pick(rng, ['What is on this picture?', 'What is in this picture?', 'What do you see?',
                    'Describe the picture.', 'What is this?', 'What can you see in the picture?'])
-    return q, listing([t.name() for t in things]), 'what'
+    return q, listing([t.name() for t in things]), 'what', None
 
 
 def ask_count(rng, things, size):
@@ -207,7 +219,7 @@ def ask_count(rng, things, size):
         word, n = f'{colour} {pick(rng, ["shapes", "things"])}', sum(t.colour == colour for t in things)
     q = pick(rng, [f'How many {word} are there?', f'How many {word} do you see?',
                    f'How many {word} are on this picture?', f'Count the {word}.'])
-    return q, str(n), 'count'
+    return q, str(n), 'count', (word, None, n)
 
 
 def unique(rng, things):
@@ -224,7 +236,7 @@ def ask_where(rng, things, size):
         return None
     q = pick(rng, [f'Where is the {found[0]}?', f'Where on the picture is the {found[0]}?',
                    f'Where do you see the {found[0]}?'])
-    return q, place_of(found[1], *size), 'where'
+    return q, place_of(found[1], *size), 'where', (*found, 1)
 
 
 def ask_colour(rng, things, size):
@@ -233,14 +245,14 @@ def ask_colour(rng, things, size):
         return None
     t = pick(rng, alone)
     q = pick(rng, [f'What colour is the {t.kind}?', f'What color is the {t.kind}?', f'Which colour has the {t.kind}?'])
-    return q, t.colour, 'colour'
+    return q, t.colour, 'colour', (t.kind, t, 1)
 
 
 def ask_size(rng, things, size):
     found = unique(rng, things)
     if not found:
         return None
-    return f'Is the {found[0]} big or small?', found[1].size, 'size'
+    return f'Is the {found[0]} big or small?', found[1].size, 'size', (*found, 1)
 
 
 def ask_there(rng, things, size):
@@ -251,9 +263,9 @@ def ask_there(rng, things, size):
         colour, kind = pick(rng, things).colour, pick(rng, KINDS)
     else:
         colour, kind = pick(rng, list(COLOURS)), pick(rng, things).kind
-    yes = any((t.colour, t.kind) == (colour, kind) for t in things)
+    same = [t for t in things if (t.colour, t.kind) == (colour, kind)]
     q = pick(rng, ['Is there {}?', 'Do you see {}?']).format(listing([f'{colour} {kind}'])[:-1].lower())
-    return q, 'yes' if yes else 'no', 'there'
+    return q, 'yes' if same else 'no', 'there', (kind, same[0] if len(same) == 1 else None, len(same))
 
 
 QUESTIONS = [(ask_what, 0.04), (ask_count, 0.26), (ask_where, 0.30), (ask_colour, 0.12), (ask_size, 0.10),
@@ -261,7 +273,7 @@ QUESTIONS = [(ask_what, 0.04), (ask_count, 0.26), (ask_where, 0.30), (ask_colour
 
 
 def questions(rng, things, size, n, first=None):
-    """n different (question, answer, kind)."""
+    """n different (question, answer, kind, named): None or (last words of a name, the thing if it is one, how many)."""
     found = {}
     makers, weights = [q for q, _ in QUESTIONS], [w for _, w in QUESTIONS]
     for _ in range(n * 6):
@@ -271,29 +283,35 @@ def questions(rng, things, size, n, first=None):
             found[made[0]] = made
         if len(found) == n:
             break
-    return [(loosen(rng, q), a, k) for q, a, k in found.values()]
+    return [(loosen(rng, q), *rest) for q, *rest in found.values()]
 
 
 def sample(rng, n_things=None, variety=0.0, n_questions=7, thinking=False, as_file=None):
     """A picture and questions about it."""
     n = n_things or int(rng.integers(1, 5))
     picture, things, owner = draw_scene(rng, n, variety, as_file)
-    values, places = tiles(picture)
     size = picture.height, picture.width
-    s = Sample('picture', '<bos>' + system(thinking=thinking) + '<|turn>user\n',
-               [dict(kind='image', values=values, places=places, hints=hints(things, owner, size), cover=cover(owner))])
+    s = Sample('picture', '<bos>' + system(thinking=thinking) + '<|turn>user\n', [medium(picture, things, owner)])
     s.pictures = [picture]
-    for q, a, kind in questions(rng, things, size, n_questions, ask_what) if n_questions else []:
+    for q, a, kind, named in questions(rng, things, size, n_questions, ask_what) if n_questions else []:
         if thinking and kind != 'what':
             a = thought('I see ' + listing([t.name() for t in things])[:-1].lower() + '.') + a
         elif thinking:
             a = thought('From left to right.') + a
-        s.ask(q, a, thinking, kind)
+        if named:
+            word, t, number = named
+            known = labels_of(t, things.index(t), size) if t else (IGNORED,) * 5
+            named = word, (*known, number, IGNORED)
+        s.ask(q, a, thinking, kind, named=named)
     return s
 
 
 # ---------------------------------------------------------------- two pictures
 WHICH = {(True, False): 'the first', (False, True): 'the second', (True, True): 'both', (False, False): 'neither'}
+
+
+def number_of(has):
+    return list(WHICH).index(has) + 1
 
 
 def ask_which(rng, scenes):
@@ -309,36 +327,106 @@ def ask_which(rng, scenes):
         if has == aim:
             break
     name = listing([kind if any_colour else f'{colour} {kind}'])[:-1].lower()
-    return pick(rng, [f'Which picture has {name}?', f'Which one has {name}?', f'On which picture is {name}?']), WHICH[has]
+    q = pick(rng, [f'Which picture has {name}?', f'Which one has {name}?', f'On which picture is {name}?'])
+    return q, WHICH[has], (kind, number_of(has))
 
 
 def ask_more(rng, scenes):
     a, b = len(scenes[0]), len(scenes[1])
-    return (pick(rng, ['Which picture has more shapes?', 'Which one has more shapes?']),
-            'the first' if a > b else 'the second' if b > a else 'neither')
+    has = a > b, b > a
+    return pick(rng, ['Which picture has more shapes?', 'Which one has more shapes?']), WHICH[has], ('shapes', number_of(has))
 
 
 def ask_one(rng, scenes):
     which = int(rng.integers(2))
     q = pick(rng, ['What is on the {} picture?', 'Describe the {} picture.']).format(('first', 'second')[which])
-    return q, listing([t.name() for t in scenes[which]])
+    return q, listing([t.name() for t in scenes[which]]), (('first', 'second')[which], which + 1)
 
 
 def pair_sample(rng, variety=0.0, n_questions=6, as_file=None):
     """Two pictures in one prompt, and questions about both."""
     s, scenes = Sample('pair', '<bos><|turn>user\n'), []
     s.pictures = []
-    for _ in range(2):
+    for i in range(2):
         picture, things, owner = draw_scene(rng, int(rng.integers(1, 4)), variety, as_file)
-        values, places = tiles(picture)
-        s.media.append(dict(kind='image', values=values, places=places, hints=hints(things, owner, (picture.height, picture.width)), cover=cover(owner)))
+        s.media.append(medium(picture, things, owner, i + 1))
         s.pictures.append(picture)
         scenes.append(things)
     asked = set()
     for i in range(n_questions):
         maker = (ask_which, ask_which, ask_which, ask_more, ask_one)[int(rng.integers(5))]
-        q, a = maker(rng, scenes)
+        q, a, (word, which) = maker(rng, scenes)
         if q not in asked:
             asked.add(q)
-            s.ask(loosen(rng, q), a, kind=maker.__name__[4:])
+            s.ask(loosen(rng, q), a, kind=maker.__name__[4:], named=(word, (IGNORED,) * 5 + (which, IGNORED)))
+    return s
+
+
+# ---------------------------------------------------------------- video
+WAYS = {'left': (-1, 0), 'right': (1, 0), 'up': (0, -1), 'down': (0, 1), 'not at all': (0, 0)}
+FRAMES_MAX = 3
+
+
+def move(rng, way, height, width):
+    """A thing, and the ways (x, y) that it goes from the first frame to the last, in pixels."""
+    size = pick(rng, list(SIZES))
+    radius = min(height, width) * rng.uniform(*SIZES[size])
+    dx, dy = WAYS[way]
+    at, go = [], []
+    for d, length in ((dx, width), (dy, height)):
+        low, high = radius * 1.15, length - radius * 1.15
+        far = rng.uniform(0.35, 0.9) * (high - low) * d
+        at.append(rng.uniform(low - min(far, 0), high - max(far, 0)))
+        go.append(far + rng.uniform(-0.02, 0.02) * length * abs(dx + dy))    # hands shake
+    x, y = (min(max(v, radius * 1.15), length - radius * 1.15) for v, length in zip(at, (width, height)))
+    return Thing(pick(rng, KINDS), pick(rng, list(COLOURS)), size, x, y, radius, rng.uniform(-0.05, 0.05)), go
+
+
+def film(rng, seconds, variety=0.0, as_file=None, rate=1):
+    """Frames (picture, owner map), `rate` a second; the thing, which moves for so many seconds and rests for one; which
+    way it moves."""
+    height, width = random_size(rng, variety)
+    th, tw = target_size(height, width)
+    if not (rng.random() < 0.3 if as_file is None else as_file):
+        height, width = th, tw
+    way = pick(rng, list(WAYS))
+    thing, (go_x, go_y) = move(rng, way, height, width)
+    state, frames, (x, y) = rng.integers(1 << 32), [], (thing.x, thing.y)
+    for i in range((seconds + 1) * rate):
+        part = min(1.0, i / (seconds * rate))
+        thing.x, thing.y = x + part * go_x, y + part * go_y
+        picture, owner = paint(np.random.default_rng(state), [thing], height, width)
+        frames.append((picture, owner.resize((tw, th), Image.NEAREST)))
+    return frames, thing, way
+
+
+def ask_way(rng, thing, way):
+    q = pick(rng, ['Which way does it move?', f'Which way does the {thing.kind} move?', 'Which way is it going?',
+                   f'Which way does the {thing.colour} {thing.kind} move?'])
+    return q, way
+
+
+def ask_moves(rng, thing, way):
+    q = pick(rng, ['What happens in this video?', 'What do you see?', 'Describe the video.', 'What is on this video?'])
+    text = listing([f'{thing.colour} {thing.kind}'])[:-1]
+    return q, text + (f' moves {way}.' if any(WAYS[way]) else ' does not move.')
+
+
+def video_sample(rng, variety=0.0, n_questions=3, as_file=None, rate=1):
+    """A short video of one thing, of which the model sees one frame a second, and questions about it."""
+    s = Sample('video', '<bos><|turn>user\n')
+    frames, thing, way = film(rng, int(rng.integers(1, FRAMES_MAX)), variety, as_file, rate)
+    s.film, frames = [picture for picture, _ in frames], frames[::rate]
+    for i, (picture, owner) in enumerate(frames):
+        s.media.append(medium(picture, [thing], owner, i + 1, 1 + list(WAYS).index(way) if i else 0, slot='video',
+                              before=f'{" " if i else ""}{i // 60:02d}:{i % 60:02d} '))
+    size = picture.height, picture.width
+    asked = set()
+    for _ in range(n_questions):
+        maker = ask_way if rng.random() < 0.7 else ask_moves
+        q, a = maker(rng, thing, way)
+        if q not in asked:
+            asked.add(q)
+            named = (q.rstrip('?.'), labels_of(thing, 0, size) + (len(frames), 1 + list(WAYS).index(way)))
+            s.ask(q, a, kind=maker.__name__[4:], named=named)
     return s

@@ -22,6 +22,7 @@ import torch                                                 # noqa: E402
 import torch.nn.functional as F                              # noqa: E402
 
 import corpus                                                # noqa: E402
+import export                                                # noqa: E402
 import fast                                                  # noqa: E402
 import model as model_module                                 # noqa: E402
 from model import Model                                      # noqa: E402
@@ -50,14 +51,19 @@ class Muon:
             g = gradient.lerp(m, self.momentum)
             tall = shape[0] > shape[1]
             x = g.transpose(1, 2) if tall else g
-            x = x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)
+            x = (x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)).to(fast.NUMBERS)
             for _ in range(3):
                 a = x @ x.transpose(1, 2)
                 x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-            x = x.transpose(1, 2) if tall else x
+            x = (x.transpose(1, 2) if tall else x).float()
             size = rate * math.sqrt(max(1.0, shape[0] / shape[1]))
             for p, step in zip(group, x):
                 p.mul_(1 - rate * decay).sub_(step, alpha=size)
+
+
+def known_only(scores, wanted):
+    """Cross entropy where there is a label; 0 when there is none at all."""
+    return F.cross_entropy(scores, wanted, reduction='sum') / max(1, int((wanted >= 0).sum()))
 
 
 def loss_of(model, batch, hints_only=False):
@@ -74,8 +80,13 @@ def loss_of(model, batch, hints_only=False):
     hints, seen = {}, [x.view(len(targets), -1) for x in seen]
     for kind, sizes in model.hint_classes.items():
         if kind + '_values' in b:
-            parts = model.hint_heads[kind](seen[-1][b[kind + '_slots']]).split(list(sizes), -1)
+            parts = model.hint_heads[kind](seen[model.hint_layer][b[kind + '_slots']]).split(list(sizes), -1)
             hints[kind] = [F.cross_entropy(p, b[kind + '_hints'][:, i]) for i, p in enumerate(parts)]
+    if 'named_slots' in b and not hints_only:
+        found = [(head(x[b['named_slots']]).split(list(model.hint_classes['image']), -1))
+                 for head, x in zip(model.named_heads, seen[model.hint_layer + 1:])]
+        hints['named'] = [sum(known_only(p, b['named_hints'][:, i]) for i, p in enumerate(parts)) / len(parts)
+                          for parts in found]
     if 'image_values' in b:
         slots = b['image_slots']
         hints['cover'] = [F.binary_cross_entropy_with_logits(model.cover_head(seen[0][slots]), b['image_cover'])]
@@ -84,15 +95,25 @@ def loss_of(model, batch, hints_only=False):
     return answers, hints
 
 
+def load(model, weights):
+    """Extra heads that are not there or have another shape start from nothing."""
+    own = model.state_dict()
+    model.load_state_dict({k: w for k, w in weights.items() if k in own and own[k].shape == w.shape}, strict=False)
+
+
 def rate_at(step, progress, peak):
     """Rises for 100 steps, stays, and falls to nothing over the second half of the time."""
     return peak * min(1, (step + 1) / 100) * min(1, (1 - progress) / 0.5 + 1e-3)
 
 
+def outside_of(model):
+    return [p for n, p in model.named_parameters() if not (n.startswith('layers') and p.dim() == 2)]
+
+
 def save(path, model, muon, adam, vocabulary, step, seconds, tokens):
     torch.save(dict(model=model.state_dict(), muon=muon.state, adam=adam.state_dict(), shape=model.shape,
                     merges=vocabulary.merges, step=step, seconds=seconds, tokens=tokens,
-                    hint_classes=model.hint_classes), path + '.new')
+                    outside=[p.shape for p in outside_of(model)]), path + '.new')
     os.replace(path + '.new', path)
 
 
@@ -101,11 +122,12 @@ def main():
     ap.add_argument('--checkpoint', default='model.pt')
     ap.add_argument('--minutes', type=float, default=10, help='of this run')
     ap.add_argument('--fresh', action='store_true', help='do not go on from the checkpoint')
+    ap.add_argument('--warm', help='folder of model.gguf and mmproj.gguf whose weights to begin with')
     ap.add_argument('--from-progress', type=float, default=0.0, help='where in the schedule this run starts (0 to 1)')
     ap.add_argument('--until', type=float, default=1.0, help='where in the schedule this run ends')
     ap.add_argument('--seed', type=int, default=1)
-    ap.add_argument('--rows', type=int, default=8)
-    ap.add_argument('--length', type=int, default=256)
+    ap.add_argument('--rows', type=int, default=6)
+    ap.add_argument('--length', type=int, default=320)
     ap.add_argument('--rate', type=float, default=0.02, help='of the matrices (Muon)')
     ap.add_argument('--adam-rate', type=float, default=3e-3, help='of all else')
     ap.add_argument('--hints', type=float, default=0.5, help='weight of the extra heads')
@@ -120,17 +142,25 @@ def main():
     model_module.FAST = fast
     torch.manual_seed(a.seed)
     old = torch.load(a.checkpoint) if os.path.exists(a.checkpoint) and not a.fresh else None
-    vocabulary = Vocabulary(old['merges']) if old else corpus.learn_vocabulary()
-    shape = old['shape'] if old else {k: v for k, v in dict(layers=a.layers, width=a.width, ff=a.ff).items() if v}
+    if old:
+        vocabulary, shape = Vocabulary(old['merges']), old['shape']
+    elif a.warm:
+        shape, weights, vocabulary = export.read(a.warm)
+    else:
+        vocabulary = corpus.learn_vocabulary()
+        shape = {k: v for k, v in dict(layers=a.layers, width=a.width, ff=a.ff).items() if v}
     model = Model(len(vocabulary), shape, corpus.HINT_CLASSES)
-    outside = [p for n, p in model.named_parameters() if not (n.startswith('layers') and p.dim() == 2)]
+    outside = outside_of(model)
     muon = Muon(model)
     adam = torch.optim.Adam(outside, lr=a.adam_rate, betas=(0.9, 0.98), eps=1e-10)
     step, seconds_before, tokens_seen = 0, 0.0, 0
+    if not old and a.warm:
+        load(model, {k: torch.from_numpy(np.array(v)) for k, v in weights.items()})
     if old:
-        model.load_state_dict(old['model'], strict=False)    # a new extra head may start from nothing
+        load(model, old['model'])
         muon.state = old['muon']
-        adam.load_state_dict(old['adam'])
+        if [p.shape for p in outside] == old.get('outside'):
+            adam.load_state_dict(old['adam'])
         step, seconds_before, tokens_seen = old['step'], old['seconds'], old['tokens']
     shares = {k: float(v) for k, v in (p.split('=') for p in a.only.split(','))} if a.only else None
     rows = corpus.Rows(vocabulary, [a.seed, step], a.rows, a.length, shares)
