@@ -43,7 +43,7 @@ mkdir -p "$state"
 demo=deploy/demo-model
 model=$demo/model.gguf
 media=$demo/mmproj.gguf
-options=(--image-budget 70 --context 1024)
+options=(--image-budget 70 --context 1024 --drafter "$demo/drafter.gguf")
 if [ ! -f "$model" ]; then
     model=$state/tiny.gguf
     media=$state/tiny-mmproj.gguf
@@ -76,6 +76,8 @@ ask() {
 step "a picture: $picture"
 ask "What is on this picture?" --image "$picture"
 if [ -f "$demo/model.gguf" ]; then
+    step "two pictures: $picture and $demo/example.png"
+    ask "Which picture has a star?" --image "$picture" --image "$demo/example.png"
     step "a sound: $demo/example.wav"
     ask "Which keys were pressed?" --audio "$demo/example.wav"
     step "a tool that it may call: $demo/example-tools.json"

@@ -9,7 +9,10 @@ slice is small: two standard errors of 40 questions at 95 % are 0.07).
 import io
 import json
 import os
+import shutil
+import subprocess
 import sys
+import tempfile
 import wave
 
 import pytest
@@ -18,7 +21,7 @@ import line as line_module
 
 DEMO = os.path.join(line_module.ROOT, 'deploy', 'demo-model')
 FILES = [os.path.join(DEMO, f) for f in ('model.gguf', 'mmproj.gguf')]
-EXAMPLES = int(os.environ.get('DEMO_EXAMPLES', '12'))   # pictures, sounds and tool sets of each task
+EXAMPLES = int(os.environ.get('DEMO_EXAMPLES', '8'))   # pictures, sounds and tool sets of each task
 SEED = int(os.environ.get('DEMO_SEED', '770001'))       # training uses small numbers
 MARGIN = 0.08
 
@@ -27,7 +30,8 @@ pytestmark = pytest.mark.skipif(not all(map(os.path.exists, FILES)), reason='SKI
 
 @pytest.fixture(scope='module')
 def demo(tmp_path_factory):
-    started = line_module.Line(*FILES, str(tmp_path_factory.mktemp('demo')), '--image-budget', '70', '--context', '1024')
+    started = line_module.Line(*FILES, str(tmp_path_factory.mktemp('demo')), '--image-budget', '70', '--context', '1024',
+                               '--drafter', os.path.join(DEMO, 'drafter.gguf'))
     yield started
     started.stop()
 
@@ -49,6 +53,19 @@ def image_part(picture, kind):
     return line_module.picture_part(out.getvalue(), f'image/{kind.lower()}')
 
 
+def film_part(pictures, rate):
+    """H.264 in MP4."""
+    with tempfile.TemporaryDirectory() as folder:
+        for i, picture in enumerate(pictures):
+            picture.save(os.path.join(folder, f'{i:03d}.png'))
+        out = os.path.join(folder, 'film.mp4')
+        subprocess.run(['ffmpeg', '-v', 'error', '-framerate', str(rate), '-i', os.path.join(folder, '%03d.png'),
+                        '-vf', 'scale=trunc(iw/2)*2:trunc(ih/2)*2', '-c:v', 'libx264', '-pix_fmt', 'yuv420p', out],
+                       check=True)
+        with open(out, 'rb') as f:
+            return line_module.video_part(f.read())
+
+
 def sound(samples):
     out = io.BytesIO()
     with wave.open(out, 'wb') as f:
@@ -62,8 +79,10 @@ def sound(samples):
 def branches(sample):
     """(question, answer) of a generator's sample; conversations of several turns are left out."""
     for _, parts in sample.branches:
-        if len(parts) == 2:
-            yield parts[0][0].split('<turn|>')[0], parts[1][0].removesuffix('<turn|>')
+        answers = [text for text, ours, *_ in parts if ours]
+        if len(answers) == 1:
+            question = ''.join(text for text, ours, *_ in parts if not ours)
+            yield question.split('<turn|>')[0], answers[0].removesuffix('<turn|>')
 
 
 def ask(line, content, **options):
@@ -82,6 +101,21 @@ def pictures(line, rng, scenes, sounds, talk):
     for i in range(EXAMPLES):
         sample = scenes.sample(rng, variety=float(i % 2), n_questions=5, as_file=True)
         yield from questions(line, [image_part(sample.pictures[0], ('PNG', 'JPEG')[i % 2])], sample)
+
+
+def pairs(line, rng, scenes, sounds, talk):
+    for i in range(EXAMPLES):
+        sample = scenes.pair_sample(rng, variety=0.3, n_questions=5, as_file=True)
+        media = [image_part(picture, ('PNG', 'JPEG')[i % 2]) for picture in sample.pictures]
+        yield from questions(line, media, sample)
+
+
+def videos(line, rng, scenes, sounds, talk):
+    if not shutil.which('ffmpeg'):
+        pytest.skip('SKIP: no ffmpeg to make videos')
+    for _ in range(EXAMPLES):
+        sample = scenes.video_sample(rng, variety=0.3, as_file=True, rate=5)
+        yield from questions(line, [film_part(sample.film, 5)], sample)
 
 
 def tones(line, rng, scenes, sounds, talk):
@@ -117,7 +151,7 @@ def tools(line, rng, scenes, sounds, talk):
             yield calls == [(tool['name'], arguments)], f'{words} -> {calls}, not {arguments}'
 
 
-@pytest.mark.parametrize('task', [pictures, tones, text, tools], ids=lambda t: t.__name__)
+@pytest.mark.parametrize('task', [pictures, pairs, videos, tones, text, tools], ids=lambda t: t.__name__)
 def test_demo_model(demo, generators, task):
     with open(os.path.join(DEMO, 'figures.json')) as f:
         figure = json.load(f)[task.__name__]
