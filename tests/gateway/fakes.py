@@ -57,7 +57,9 @@ class Line:
         self.port = self._wait_for_port()
         self.tokens, self.delay_s = 5, 0.0
         self.fail = {}          # stage -> fields of a `failed`
-        self.fail_after = None  # infer fails after so many tokens
+        self.fail_after = None  # infer fails after so many tokens, once it may
+        self.may_fail = threading.Event()
+        self.may_fail.set()
         self.jobs = collections.defaultdict(list)
         self.cancels = queue.Queue()  # (stage, rid, when)
         self.sent_at = []             # when format gave its pieces
@@ -205,6 +207,9 @@ class Line:
 
     def _token(self, job, index, began):
         if ("infer", job.rid) not in self._live:
+            return
+        if index == self.fail_after and not self.may_fail.is_set():
+            self.later(0.005, lambda: self._token(job, index, began))
             return
         if index == self.fail_after:
             self.failed("infer", job, code=10, fault="request", text="no more")

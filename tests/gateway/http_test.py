@@ -209,13 +209,19 @@ def test_a_body_in_drops(line):
 
 
 def test_an_error_inside_a_stream_is_an_event(line):
-    line.fail_after, line.delay_s = 3, 0.2  # the bytes before it must have the time to go out
-    answer, text = post(line, {**HELLO, "stream": True})
-    events = text.decode().split("\n\n")
-    assert answer.status == 200 and len(events) in (4, 5)    # the failure may overtake the last token's bytes
-    assert json.loads(events[-2].removeprefix("data: "))["error"]["message"] == "no more"
-    assert "[DONE]" not in text.decode()
-    line.delay_s = 0
+    line.fail_after = 3
+    line.may_fail.clear()
+    s = open_stream(line)
+    begun = read_until(s, b'"token": 102')  # these went out before infer failed
+    line.may_fail.set()
+    text = read_until(s, b"no more")
+    if b"\n\n" not in text.partition(b"no more")[2]:
+        text += read_until(s, b"\n\n")
+    s.close()
+    events = (begun + text).partition(b"\r\n\r\n")[2].split(b"data: ")
+    assert b" 200 " in begun.split(b"\r\n")[0] and len(events) == 5
+    assert json.loads(events[4].split(b"\n\n")[0])["error"]["message"] == "no more"
+    assert b"[DONE]" not in begun + text
     answer, text = post(line, HELLO)  # nothing was sent yet: a proper status
     assert answer.status == 500 and json.loads(text)["error"]["message"] == "no more"
 
