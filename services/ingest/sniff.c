@@ -169,8 +169,8 @@ bool sniff(struct medium *out, struct span bytes, enum medium_want want, struct 
 {
     static const char *const wanted[WANTS] = {
         [WANT_PICTURE] = "picture (PNG, JPEG and WebP are read)",
-        [WANT_SOUND] = "sound (WAV, FLAC, MP3, Ogg Opus, Ogg Vorbis, AAC in MP4, Opus and Vorbis "
-                       "in WebM are read)",
+        [WANT_SOUND] = ("sound (WAV, FLAC, MP3, Ogg Opus, Ogg Vorbis, AAC in MP4, Opus and Vorbis "
+                        "in WebM are read)"),
         [WANT_VIDEO] = "video (H.264, HEVC, VP8 and VP9 in MP4, MOV, WebM and MKV are read)"};
     const char *found = NULL;
     if (bytes.size == 0)

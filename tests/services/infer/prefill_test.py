@@ -22,7 +22,7 @@ numpy = pytest.importorskip('numpy', reason='SKIP: python3-numpy is not installe
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 FULL_MODEL = os.environ.get('MILLRACE_FULL_MODEL')
-WIDE = dict(LAYERS=4, WIDTH=768, FF=3072, HEAD_SLIDING=64, HEAD_FULL=128)
+WIDE = dict(LAYERS=8, WIDTH=1024, FF=4096, HEAD_SLIDING=64, HEAD_FULL=128)
 PICTURE, AROUND = 1100, 8      # slots; tokens of text before and after them
 VOCABULARY = 500               # ids that every model here has
 IMAGE = 1                      # kind of a span: engine/text/template.h
@@ -59,7 +59,7 @@ class Infer:
         self.log = open(folder / 'log', 'wb')
         self.process = subprocess.Popen(
             [program, '--bus', f'ipc://{folder}/bus', '--seat', 'localhost/infer/0', '--model', model,
-             '--threads', '2', '--context', '8192'], stderr=self.log)
+             '--threads', '1', '--context', '8192'], stderr=self.log)
         self.peer = None
         self.events = []       # (when, main thread's time, head)
         self.until(lambda head: head['kind'] == 'credit', 300)
