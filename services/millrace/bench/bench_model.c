@@ -190,29 +190,32 @@ static size_t add(struct bench *b, size_t n_ids, size_t first, size_t tokens)
     return slot;
 }
 
-/* One step; how many answers ended in it. *out_tokens: those given out. */
-static size_t step(struct bench *b, size_t *out_tokens)
+/* What a step gave. */
+struct given {
+    size_t tokens, begun, ended; /* begun, ended: answers */
+};
+
+static struct given step(struct bench *b)
 {
     struct batch_event events[STREAMS_MAX];
-    size_t ended = 0;
+    struct given given = {0};
     size_t n = batch_step(b->batch, events);
 
-    *out_tokens = 0;
     for (size_t i = 0; i < n; i++) {
-        *out_tokens += events[i].n_tokens;
-        ended += events[i].finish != BATCH_RUNNING;
+        given.tokens += events[i].n_tokens;
+        given.begun += events[i].index == 0 && events[i].n_tokens > 0;
+        given.ended += events[i].finish != BATCH_RUNNING;
     }
-    return ended;
+    return given;
 }
 
 double bench_prefill_s(struct bench *b, size_t n)
 {
     int64_t begun_us = clock_now_us();
-    size_t tokens;
 
     assert(n <= b->depth_max);
     (void)add(b, n, 0, 1);
-    while (step(b, &tokens) == 0)
+    while (step(b).ended == 0)
         continue;
     return seconds_since(begun_us);
 }
@@ -220,26 +223,25 @@ double bench_prefill_s(struct bench *b, size_t n)
 double bench_decode_s(struct bench *b, size_t streams, size_t depth, size_t steps)
 {
     size_t slots[STREAMS_MAX];
-    size_t given = 0;
-    size_t tokens;
+    struct given given = {0};
+    size_t done = 0;
     size_t prompt = depth ? depth : PROMPT_SHORT;
 
     assert(streams <= STREAMS_MAX && prompt <= b->depth_max && steps + 2 <= ROOM_TOKENS);
     for (size_t i = 0; i < streams; i++)
         slots[i] = add(b, prompt, i, ROOM_TOKENS);
-    while (given < streams) { /* the first token of each comes with its prompt */
-        (void)step(b, &tokens);
-        given += tokens;
-    }
-    /* Those that were ready first may be some tokens ahead; from here on each step serves all. */
+    for (size_t begun = 0; begun < streams; begun += given.begun)
+        given = step(b);
+    /* The pass that is under way was begun without those that came last. */
+    for (given.tokens = 0; given.tokens == 0;)
+        given = step(b);
     int64_t begun_us = clock_now_us();
-    for (given = 0; given < streams * steps; given += tokens)
-        if (step(b, &tokens) > 0)
-            break; /* an answer of a real model may end */
+    for (; done < streams * steps && given.ended == 0; done += given.tokens)
+        given = step(b); /* an answer of a real model may end */
     double s = seconds_since(begun_us);
     for (size_t i = 0; i < streams; i++)
         batch_remove(b->batch, slots[i]);
-    return given ? s * (double)streams / (double)given : 0;
+    return done ? s * (double)streams / (double)done : 0;
 }
 
 static double pass_s(struct forward *f, const struct model_input *inputs, size_t rows)
@@ -260,7 +262,7 @@ double bench_verify_s(struct bench *b, size_t rows)
     struct status st = {0};
 
     assert(rows <= PROMPT_SHORT);
-    bool made = sequence_new(&s, b->model, 2 * PROMPT_SHORT, &st);
+    bool made = sequence_new(&s, b->model, 3 * PROMPT_SHORT, &st);
     assert(made);
     float *logits = heap_array(float, rows *vocabulary);
     struct forward *f = forward_new(b->model, PROMPT_SHORT);
@@ -269,6 +271,7 @@ double bench_verify_s(struct bench *b, size_t rows)
     (void)pass_s(f, inputs, PROMPT_SHORT);
     for (size_t i = 0; i < rows; i++)
         inputs[i].logits = logits + i * vocabulary;
+    (void)pass_s(f, inputs, rows); /* memory is touched for the first time */
     double took = pass_s(f, inputs, rows);
     forward_free(f);
     sequence_free(s);

@@ -1,8 +1,9 @@
 #include "services/millrace/bench/machine.h"
 #include "engine/base/clock.h"
-#include "engine/base/heap.h"
+#include "engine/base/pages.h"
 #include "engine/base/pool.h"
 #include "engine/kernels/probe.h"
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -68,13 +69,14 @@ void machine_measure(struct machine *out, size_t threads)
 {
     struct probing p = {.probe = probe_find()};
     struct pool *pool = pool_new(threads);
-    uint8_t *data = heap_array(uint8_t, READ_BYTES);
+    uint8_t *data = pages_new(READ_BYTES); /* huge pages, as the weights lie in */
 
+    assert(data); /* 512 MB of address space */
     memset(data, 1, READ_BYTES);
     p.data = data;
     out->bandwidth_bytes_per_s =
         (double)READ_BYTES / best_s(pool, READ_BYTES / READ_PIECE, read_piece, &p);
-    heap_free(data);
+    pages_free(data, READ_BYTES);
     double s = best_s(pool, threads, multiply_int8, &p);
     out->int8_products_per_s = (double)(threads * p.done[0]) / s;
     s = best_s(pool, threads, multiply_float32, &p);
