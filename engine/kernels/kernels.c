@@ -62,7 +62,7 @@ static const struct matmul_row any_type[] = {
     ROW(DTYPE_F32, 0, 0, matmul_float_c),
 };
 
-/* vector: the suffix of what is not attention; wider registers do not make it faster. */
+/* vector: the suffix of what is not attention: few of a step's operations. */
 #define SET(suffix, need, vector) {                                                                \
     .name = #suffix, .needs = (need), .round_row = round_row_##vector,                              \
     .rmsnorm = rmsnorm_##vector, .add_scale = add_scale_##vector, .gelu_mul = gelu_mul_##vector,   \

@@ -30,7 +30,7 @@ const char *ops_name(const struct ops *ops);
  * finds them, also for views of some of their rows, as long as ops. The stored ones stay where they
  * are for ops_row, so their memory must stay valid; `laid_out` (NULL: nobody) is told of each,
  * and of how many bytes are done of all. What is made takes as much memory as what is stored, up to
- * 2 % more. Nothing is done for kernels that read matrices as they are stored. False, and no harm:
+ * 6 % more. Nothing is done for kernels that read matrices as they are stored. False, and no harm:
  * memory is too short, matrices stay as they are. No number depends on it. */
 typedef void ops_laid_out(void *context, const struct tensor_view *matrix, size_t done_bytes,
                           size_t all_bytes);
