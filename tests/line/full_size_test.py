@@ -14,7 +14,7 @@ import media
 MODEL, MEDIA = os.environ.get('MILLRACE_FULL_MODEL'), os.environ.get('MILLRACE_FULL_MEDIA')
 STAGES = ['gateway', 'ingest', 'encode', 'infer', 'format']
 EXTRA_BYTES = 1.5e9          # beside the file, at 8192 tokens of context
-READY_S = 5                  # second start, file in the page cache
+READY_S = float(os.environ.get('MILLRACE_READY_S', 5))  # second start, when file and layout fit into memory
 
 
 def resident(pid):
