@@ -139,3 +139,43 @@ void answers_reference(const char *model, struct answer *out)
     }
     line_close(&l);
 }
+
+void line_assert_company(struct line *l, const struct answer *expected, uint32_t seed)
+{
+    uint32_t random = seed;
+    struct answer got[SLOTS];
+    uint32_t which[SLOTS];
+    bool here[SLOTS] = {false};
+    size_t done = 0, removed = 0;
+
+    print_message("    seed %u\n", seed);
+    while (done < 15) {
+        struct batch_event events[SLOTS];
+        uint32_t roll = next_random(&random) % 400;
+        if (roll < 8 && batch_active(l->batch) < SLOTS) {
+            struct request q;
+            request_make(&q, roll % REQUESTS);
+            size_t slot = line_add(l, &q.r);
+            which[slot] = roll % REQUESTS;
+            got[slot] = (struct answer){0};
+            here[slot] = true;
+        } else if (roll == 9 && here[random % SLOTS]) {
+            batch_remove(l->batch, random % SLOTS);
+            here[random % SLOTS] = false;
+            removed++;
+        }
+        size_t n = batch_step(l->batch, events);
+        for (size_t i = 0; i < n; i++) {
+            size_t slot = events[i].slot;
+            assert_true(here[slot]);
+            answer_take(&got[slot], &events[i]);
+            if (events[i].finish == BATCH_RUNNING)
+                continue;
+            answer_assert_same(&got[slot], &expected[which[slot]], 0);
+            here[slot] = false;
+            done++;
+        }
+    }
+    print_message("    %zu ended, %zu were let go\n", done, removed);
+    assert_true(removed > 3);
+}

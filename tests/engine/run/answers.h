@@ -57,3 +57,5 @@ struct answer line_answer(struct line *l, const struct batch_request *r);
 
 /* The answers [REQUESTS] that all others are compared with. */
 void answers_reference(const char *model, struct answer *out);
+/* Requests come and go at random between steps; those that stay get what is expected [REQUESTS]. */
+void line_assert_company(struct line *l, const struct answer *expected, uint32_t seed);

@@ -139,46 +139,13 @@ static void test_resume_at_every_token(void **state)
 /* Requests come and go at random, while others guess, are read, or are judged. */
 static void test_company(void **state)
 {
-    uint32_t random = 5;
-    struct answer expected[REQUESTS], got[SLOTS];
-    uint32_t which[SLOTS];
-    bool here[SLOTS] = {false};
+    struct answer expected[REQUESTS];
     struct line l;
-    size_t done = 0, removed = 0;
 
     (void)state;
-    print_message("    seed %u\n", random);
     answers_reference(MODEL, expected);
     line_open_drafted(&l, MODEL, 3, 1);
-    while (done < 15) {
-        struct batch_event events[SLOTS];
-        uint32_t roll = next_random(&random) % 400;
-        if (roll < 8 && batch_active(l.batch) < SLOTS) {
-            struct request q;
-            request_make(&q, roll % REQUESTS);
-            size_t slot = line_add(&l, &q.r);
-            which[slot] = roll % REQUESTS;
-            got[slot] = (struct answer){0};
-            here[slot] = true;
-        } else if (roll == 9 && here[random % SLOTS]) {
-            batch_remove(l.batch, random % SLOTS);
-            here[random % SLOTS] = false;
-            removed++;
-        }
-        size_t n = batch_step(l.batch, events);
-        for (size_t i = 0; i < n; i++) {
-            size_t slot = events[i].slot;
-            assert_true(here[slot]);
-            answer_take(&got[slot], &events[i]);
-            if (events[i].finish == BATCH_RUNNING)
-                continue;
-            answer_assert_same(&got[slot], &expected[which[slot]], 0);
-            here[slot] = false;
-            done++;
-        }
-    }
-    print_message("    %zu ended, %zu were let go\n", done, removed);
-    assert_true(removed > 3);
+    line_assert_company(&l, expected, 5);
     line_close(&l);
 }
 
