@@ -5,6 +5,7 @@
 #include "proto/codec.h"
 #include "proto/link.h"
 #include "services/stage/stage.h"
+#include "tests/proto/fake_gateway.h"
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -166,14 +167,6 @@ static const struct stage stage = {
 
 /* ---- the gateway ---- */
 
-static char directory[64];
-static char address[LINK_ADDRESS_MAX];
-static struct bus *bus;
-static uint32_t peer;
-static pid_t child;
-static struct msg in;
-static struct msg out;
-
 /* Ends without the parent's exit handlers; what it leaks is the parent's. */
 static pid_t start_with(const char *const *options, int stdout_fd)
 {
@@ -209,88 +202,32 @@ static int exit_status_of(pid_t pid)
 
 static int setup(void **state)
 {
-    struct status st = {0};
-
     (void)state;
-    (void)snprintf(directory, sizeof directory, "/tmp/millrace-stage-XXXXXX");
-    if (!mkdtemp(directory))
+    if (!fake_gateway_place())
         return -1;
-    (void)snprintf(address, sizeof address, "ipc://%s/bus", directory);
     /* Before the bus: the child must not have the parent's ZeroMQ. */
-    child = start_with((const char *[]){"--bus", address, "--seat", "here/test/0",
-                                        "--start=00000000000000ff", NULL},
-                       -1);
-    return bus_open(&bus, address, &st) ? 0 : -1;
+    fake.child = start_with((const char *[]){"--bus", fake.address, "--seat", "here/test/0",
+                                             "--start=00000000000000ff", NULL},
+                            -1);
+    return fake_gateway_open() ? 0 : -1;
 }
 
 static int teardown(void **state)
 {
-    char path[80];
-
     (void)state;
-    msg_clear(&in);
-    bus_close(bus);
-    bus = NULL;
-    if (child > 0 && kill(child, 0) == 0) {
-        (void)kill(child, SIGKILL);
-        (void)waitpid(child, NULL, 0);
-    }
-    (void)snprintf(path, sizeof path, "%s/bus", directory);
-    (void)unlink(path);
-    return rmdir(directory);
-}
-
-/* The next message that is not a beat, into `in`. */
-static void expect(enum msg_kind kind)
-{
-    struct status st = {0};
-    bool bad = false;
-
-    for (int64_t end = clock_now_us() + 3000000; clock_now_us() < end;) {
-        msg_clear(&in);
-        if (!bus_receive(bus, &in, &peer, &bad, &st)) {
-            (void)usleep(1000);
-            continue;
-        }
-        if (bad)
-            fail_msg("bad message: %s", st.text);
-        if (in.head.kind == MSG_BEAT && kind != MSG_BEAT)
-            continue;
-        if (in.head.kind != kind)
-            fail_msg("%s came, %s was due; %s", msg_kind_name(in.head.kind), msg_kind_name(kind),
-                     in.head.text);
-        return;
-    }
-    fail_msg("%s did not come", msg_kind_name(kind));
-}
-
-static void tell(void)
-{
-    struct status st = {0};
-
-    if (!bus_send_take(bus, peer, &out, &st))
-        fail_msg("%s", st.text);
+    return fake_gateway_close() ? 0 : -1;
 }
 
 static void tell_kind(enum msg_kind kind)
 {
-    out = (struct msg){.head = {.kind = kind}};
+    fake.out = (struct msg){.head = {.kind = kind}};
     tell();
 }
 
 static void tell_refuse(enum status_code code)
 {
-    out = (struct msg){.head = {.kind = MSG_REFUSE, .code = code, .text = "say hello"}};
+    fake.out = (struct msg){.head = {.kind = MSG_REFUSE, .code = code, .text = "say hello"}};
     tell();
-}
-
-static void welcome(void)
-{
-    expect(MSG_HELLO);
-    out = (struct msg){.head = {.kind = MSG_WELCOME, .interval_ms = 50}};
-    tell();
-    expect(MSG_CREDIT);
-    assert_int_equal(in.head.n, SLOTS);
 }
 
 static struct rid rid_of(uint8_t n)
@@ -305,16 +242,16 @@ static void tell_job(uint8_t n, uint32_t epoch, const char *what, int64_t ms_lef
 
     fields_text(&w, "do", span_text(what));
     fields_finish(&w, &fields);
-    out = (struct msg){
+    fake.out = (struct msg){
         .head = {.kind = MSG_JOB, .rid = rid_of(n), .epoch = epoch, .ms_left = ms_left}};
-    out.head.fields = buffer_span(&fields);
+    fake.out.head.fields = buffer_span(&fields);
     tell();
     buffer_clear(&fields);
 }
 
 static void tell_more(uint8_t n, uint32_t seq, bool last)
 {
-    out = (struct msg){
+    fake.out = (struct msg){
         .head = {.kind = MSG_MORE_INPUT, .rid = rid_of(n), .epoch = 1, .seq = seq, .last = last}};
     tell();
 }
@@ -322,26 +259,27 @@ static void tell_more(uint8_t n, uint32_t seq, bool last)
 static void expect_result(uint8_t n, uint32_t epoch, uint32_t seq, bool last, const char *text)
 {
     expect(MSG_RESULT);
-    assert_true(rid_equal(in.head.rid, rid_of(n)));
-    assert_int_equal(in.head.epoch, epoch);
-    assert_int_equal(in.head.seq, seq);
-    assert_int_equal(in.head.last, last);
-    assert_int_equal(in.head.n_blobs, 1);
-    assert_true(span_is(span_of(blob_data(in.blobs[0]), blob_size(in.blobs[0])), text));
+    assert_true(rid_equal(fake.in.head.rid, rid_of(n)));
+    assert_int_equal(fake.in.head.epoch, epoch);
+    assert_int_equal(fake.in.head.seq, seq);
+    assert_int_equal(fake.in.head.last, last);
+    assert_int_equal(fake.in.head.n_blobs, 1);
+    assert_true(span_is(span_of(blob_data(fake.in.blobs[0]), blob_size(fake.in.blobs[0])), text));
 }
 
 static void expect_failed(uint8_t n, enum status_code code, enum fault fault)
 {
     expect(MSG_FAILED);
-    assert_true(rid_equal(in.head.rid, rid_of(n)));
-    if (in.head.code != code || in.head.fault != fault)
-        fail_msg("code %d fault %d: %s", (int)in.head.code, (int)in.head.fault, in.head.text);
+    assert_true(rid_equal(fake.in.head.rid, rid_of(n)));
+    if (fake.in.head.code != code || fake.in.head.fault != fault)
+        fail_msg("code %d fault %d: %s", (int)fake.in.head.code, (int)fake.in.head.fault,
+                 fake.in.head.text);
 }
 
 static void expect_credit(uint32_t n)
 {
     expect(MSG_CREDIT);
-    assert_int_equal(in.head.n, n);
+    assert_int_equal(fake.in.head.n, n);
 }
 
 /* ---- the tests ---- */
@@ -384,13 +322,13 @@ static void test_hello_says_who_it_is(void **state)
 {
     (void)state;
     expect(MSG_HELLO);
-    assert_string_equal(in.head.stage, "test");
-    assert_string_equal(in.head.seat, "here/test/0");
-    assert_string_equal(in.head.numerics, "test-1");
-    assert_int_equal(in.head.start, 0xff);
-    assert_int_equal(in.head.model, 77);
-    assert_int_equal(in.head.slots, SLOTS);
-    assert_int_equal(in.head.wire_min, WIRE_VERSION);
+    assert_string_equal(fake.in.head.stage, "test");
+    assert_string_equal(fake.in.head.seat, "here/test/0");
+    assert_string_equal(fake.in.head.numerics, "test-1");
+    assert_int_equal(fake.in.head.start, 0xff);
+    assert_int_equal(fake.in.head.model, 77);
+    assert_int_equal(fake.in.head.slots, SLOTS);
+    assert_int_equal(fake.in.head.wire_min, WIRE_VERSION);
     int64_t begin = clock_now_us();
     expect(MSG_HELLO); /* nobody answered: once more, a second later */
     assert_true(clock_now_us() - begin > 800000);
@@ -403,22 +341,22 @@ static void test_refused_is_status_2(void **state)
     tell_refuse(STATUS_UNAVAILABLE); /* not an answer to hello */
     expect(MSG_HELLO);
     tell_refuse(STATUS_DENIED);
-    assert_int_equal(exit_status_of(child), STAGE_EXIT_REFUSED);
-    child = 0;
+    assert_int_equal(exit_status_of(fake.child), STAGE_EXIT_REFUSED);
+    fake.child = 0;
 }
 
 static void test_jobs_and_credits(void **state)
 {
     (void)state;
-    welcome();
+    welcome(SLOTS);
     tell_job(1, 1, "echo", 1000);
     expect_result(1, 1, 0, false, "one");
     expect_result(1, 1, 1, true, "two");
     expect_credit(1);
     tell_job(2, 9, "refuse", 1000);
     expect_failed(2, STATUS_UNSUPPORTED, FAULT_REQUEST);
-    assert_string_equal(in.head.text, "not this");
-    assert_int_equal(in.head.epoch, 9);
+    assert_string_equal(fake.in.head.text, "not this");
+    assert_int_equal(fake.in.head.epoch, 9);
     expect_credit(1);
     tell_job(3, 1, "echo", 0);
     expect_failed(3, STATUS_DEADLINE, FAULT_REQUEST);
@@ -433,7 +371,7 @@ static void test_jobs_and_credits(void **state)
 static void test_more_has_no_gaps(void **state)
 {
     (void)state;
-    welcome();
+    welcome(SLOTS);
     tell_job(1, 1, "hold", 1000);
     tell_more(1, 0, false);
     expect_result(1, 1, 0, false, "more");
@@ -450,11 +388,11 @@ static void test_more_has_no_gaps(void **state)
 static void test_cancel_and_newer_epochs(void **state)
 {
     (void)state;
-    welcome();
+    welcome(SLOTS);
     tell_job(1, 1, "hold", 1000);
-    out = (struct msg){.head = {.kind = MSG_CANCEL, .rid = rid_of(1), .epoch = 7}};
+    fake.out = (struct msg){.head = {.kind = MSG_CANCEL, .rid = rid_of(1), .epoch = 7}};
     tell(); /* another epoch: nothing */
-    out = (struct msg){.head = {.kind = MSG_CANCEL, .rid = rid_of(1), .epoch = 1}};
+    fake.out = (struct msg){.head = {.kind = MSG_CANCEL, .rid = rid_of(1), .epoch = 1}};
     tell();
     expect_credit(1);
     tell(); /* `out` is empty now: a hello without anything in it, which harms nobody */
@@ -468,16 +406,16 @@ static void test_cancel_and_newer_epochs(void **state)
 static void test_without_credit_there_is_no_room(void **state)
 {
     (void)state;
-    welcome();
+    welcome(SLOTS);
     for (uint8_t n = 1; n <= SLOTS; n++)
         tell_job(n, 1, "hold", 1000);
     tell_job(9, 1, "echo", 1000);
     expect_failed(9, STATUS_BUSY, FAULT_CAPACITY);
     do
         expect(MSG_BEAT);
-    while (in.head.held != SLOTS);
-    assert_int_equal(in.head.n_running, SLOTS);
-    assert_true(in.head.memory_bytes > 100000);
+    while (fake.in.head.held != SLOTS);
+    assert_int_equal(fake.in.head.n_running, SLOTS);
+    assert_true(fake.in.head.memory_bytes > 100000);
 }
 
 static void test_beats_go_on_during_a_long_job(void **state)
@@ -488,18 +426,19 @@ static void test_beats_go_on_during_a_long_job(void **state)
     uint64_t work = 0;
 
     (void)state;
-    welcome();
+    welcome(SLOTS);
     tell_job(1, 1, "long", 5000);
     for (int64_t end = clock_now_us() + 3000000; clock_now_us() < end; (void)usleep(1000)) {
-        msg_clear(&in);
-        if (!bus_receive(bus, &in, &peer, &bad, &st))
+        msg_clear(&fake.in);
+        if (!bus_receive(fake.bus, &fake.in, &fake.peer, &bad, &st))
             continue;
-        if (in.head.kind == MSG_RESULT)
+        if (fake.in.head.kind == MSG_RESULT)
             break;
-        beats += in.head.kind == MSG_BEAT && in.head.held == 1 && in.head.work > work;
-        work = in.head.work;
+        beats +=
+            fake.in.head.kind == MSG_BEAT && fake.in.head.held == 1 && fake.in.head.work > work;
+        work = fake.in.head.work;
     }
-    assert_int_equal(in.head.kind, MSG_RESULT);
+    assert_int_equal(fake.in.head.kind, MSG_RESULT);
     assert_true(beats >= 5);
 }
 
@@ -508,11 +447,12 @@ static void test_blobs_that_do_not_fit_fail_the_job(void **state)
     struct status st = {0};
 
     (void)state;
-    welcome();
-    out = (struct msg){.head = {.kind = MSG_JOB, .rid = rid_of(1), .epoch = 1, .ms_left = 1000}};
-    msg_add_take(&out, "x", BLOB_U8, (size_t[]){4}, 1, blob_new(4));
-    out.head.blobs[0].dims[0] = 5; /* a lie */
-    assert_true(bus_send_take(bus, peer, &out, &st));
+    welcome(SLOTS);
+    fake.out =
+        (struct msg){.head = {.kind = MSG_JOB, .rid = rid_of(1), .epoch = 1, .ms_left = 1000}};
+    msg_add_take(&fake.out, "x", BLOB_U8, (size_t[]){4}, 1, blob_new(4));
+    fake.out.head.blobs[0].dims[0] = 5; /* a lie */
+    assert_true(bus_send_take(fake.bus, fake.peer, &fake.out, &st));
     expect_failed(1, STATUS_CORRUPT, FAULT_REQUEST);
     expect_credit(1);
     tell_job(2, 1, "echo", 1000);
@@ -522,14 +462,14 @@ static void test_blobs_that_do_not_fit_fail_the_job(void **state)
 static void test_a_gateway_that_forgot_is_told_again(void **state)
 {
     (void)state;
-    welcome();
+    welcome(SLOTS);
     tell_job(1, 1, "hold", 1000);
     expect(MSG_BEAT);
     tell_refuse(STATUS_UNAVAILABLE);
-    welcome(); /* hello, and all credit: the job is dropped */
+    welcome(SLOTS); /* hello, and all credit: the job is dropped */
     do
         expect(MSG_BEAT);
-    while (in.head.held != 0);
+    while (fake.in.head.held != 0);
 }
 
 static void test_a_gateway_that_was_started_again_is_found(void **state)
@@ -537,16 +477,16 @@ static void test_a_gateway_that_was_started_again_is_found(void **state)
     struct status st = {0};
 
     (void)state;
-    welcome();
+    welcome(SLOTS);
     tell_job(1, 1, "hold", 1000);
     do
         expect(MSG_BEAT);
-    while (in.head.held == 0);
-    bus_close(bus);
-    assert_true(bus_open(&bus, address, &st));
+    while (fake.in.head.held == 0);
+    bus_close(fake.bus);
+    assert_true(bus_open(&fake.bus, fake.address, &st));
     expect(MSG_BEAT); /* it does not know yet */
     tell_refuse(STATUS_UNAVAILABLE);
-    welcome();
+    welcome(SLOTS);
     tell_job(1, 2, "echo", 1000);
     expect_result(1, 2, 0, false, "one");
 }
@@ -556,19 +496,19 @@ static void test_a_gateway_that_stays_away_is_given_up(void **state)
     struct status st = {0};
 
     (void)state;
-    welcome();
+    welcome(SLOTS);
     tell_job(1, 1, "hold", 1000);
     expect(MSG_BEAT);
-    bus_close(bus);
+    bus_close(fake.bus);
     (void)usleep(700000); /* ten intervals and more */
-    assert_true(bus_open(&bus, address, &st));
-    welcome();
+    assert_true(bus_open(&fake.bus, fake.address, &st));
+    welcome(SLOTS);
 }
 
 static void test_drain_finishes_what_is_held(void **state)
 {
     (void)state;
-    welcome();
+    welcome(SLOTS);
     tell_job(1, 1, "hold", 1000);
     tell_kind(MSG_DRAIN);
     tell_job(2, 1, "echo", 1000);
@@ -576,20 +516,20 @@ static void test_drain_finishes_what_is_held(void **state)
     tell_more(1, 0, true);
     expect_result(1, 1, 0, true, "more");
     expect(MSG_BYE);
-    assert_int_equal(exit_status_of(child), 0);
-    child = 0;
+    assert_int_equal(exit_status_of(fake.child), 0);
+    fake.child = 0;
 }
 
 static void test_a_signal_ends_it_with_bye(void **state)
 {
     (void)state;
-    welcome();
+    welcome(SLOTS);
     tell_job(1, 1, "hold", 1000);
     expect(MSG_BEAT);
-    assert_int_equal(kill(child, SIGTERM), 0);
+    assert_int_equal(kill(fake.child, SIGTERM), 0);
     expect(MSG_BYE);
-    assert_int_equal(exit_status_of(child), 0);
-    child = 0;
+    assert_int_equal(exit_status_of(fake.child), 0);
+    fake.child = 0;
 }
 
 static void test_it_ends_with_its_supervisor(void **state)
@@ -601,8 +541,8 @@ static void test_it_ends_with_its_supervisor(void **state)
     assert_int_equal(pipe(ends), 0);
     pid_t supervisor = fork();
     if (supervisor == 0) {
-        pid_t pid = start_with((const char *[]){"--bus", address, "--start", "0123456789abcdef",
-                                                "--seat", "here/test/1", NULL},
+        pid_t pid = start_with((const char *[]){"--bus", fake.address, "--start",
+                                                "0123456789abcdef", "--seat", "here/test/1", NULL},
                                -1);
         (void)!write(ends[1], &pid, sizeof pid);
         (void)pause();
@@ -611,7 +551,7 @@ static void test_it_ends_with_its_supervisor(void **state)
     assert_true(read(ends[0], &grandchild, sizeof grandchild) == sizeof grandchild);
     for (;;) { /* both are there */
         expect(MSG_HELLO);
-        if (strcmp(in.head.seat, "here/test/1") == 0)
+        if (strcmp(fake.in.head.seat, "here/test/1") == 0)
             break;
     }
     (void)kill(supervisor, SIGKILL);
