@@ -4,6 +4,7 @@
 #include "engine/base/heap.h"
 #include "engine/model/drafter.h"
 #include "engine/model/hparams.h"
+#include "tests/engine/model/damaged.h"
 #include "tests/engine/model/golden.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,32 +19,18 @@
 #define DRAFTER "models/nano-drafter-f32.gguf"
 #define PREFIX "gemma4-assistant."
 
-static struct buffer file; /* the drafter's bytes, to be changed in place */
-
 static int read_file(void **state)
 {
-    struct status st = {0};
-
     (void)state;
-    return !bytes_read_file(&file, "tests/golden/" DRAFTER, (size_t)1 << 20, &st);
+    damaged_read("tests/golden/" DRAFTER);
+    return 0;
 }
 
 static int forget_file(void **state)
 {
     (void)state;
-    buffer_clear(&file);
+    damaged_forget();
     return 0;
-}
-
-static uint8_t *find(const char *text)
-{
-    size_t size = strlen(text);
-
-    for (size_t at = 0; at + size <= file.size; at++)
-        if (memcmp(file.data + at, text, size) == 0)
-            return file.data + at;
-    fail_msg("'%s' is not in " DRAFTER, text);
-    return NULL;
 }
 
 /* A drafter from the changed bytes. */
@@ -55,11 +42,8 @@ struct changed {
 static bool changed_open(struct changed *c, struct model *target, struct status *st)
 {
     char path[] = "/tmp/millrace-drafter-XXXXXX";
-    int fd = mkstemp(path);
 
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, file.data, file.size), file.size);
-    (void)close(fd);
+    damaged_write(path);
     bool ok = weights_open(&c->w, path, st) && drafter_open(&c->drafter, c->w, target, 2, st);
     (void)unlink(path);
     return ok;
@@ -89,7 +73,7 @@ static void refuse(struct model *target, const char *key, size_t skip, uint32_t 
     struct status st = {0};
 
     (void)snprintf(full, sizeof full, PREFIX "%s", key);
-    uint8_t *place = find(full) + strlen(full) + skip;
+    uint8_t *place = damaged_find(full) + strlen(full) + skip;
     memcpy(old, place, size);
     memcpy(place, &value, size);
     if (open_changed(target, &st))
@@ -101,7 +85,7 @@ static void refuse(struct model *target, const char *key, size_t skip, uint32_t 
 
 static void refuse_without(struct model *target, const char *name)
 {
-    uint8_t *place = find(name);
+    uint8_t *place = damaged_find(name);
     struct status st = {0};
 
     place[0] = 'X';
@@ -284,7 +268,7 @@ static void test_flipped_bits(void **state)
     float hidden[64], kept[64], logits[512];
     size_t opened = 0, tries = 800;
     /* The numbers come first, the names and shapes of tensors behind the vocabulary. */
-    size_t begin[2] = {24, (size_t)(find("token_embd.weight") - file.data)};
+    size_t begin[2] = {24, (size_t)(damaged_find("token_embd.weight") - damaged.data)};
     size_t size[2] = {1700, 1500};
 
     (void)state;
@@ -294,7 +278,7 @@ static void test_flipped_bits(void **state)
     for (size_t i = 0; i < tries; i++) {
         random = random * 1664525U + 1013904223U;
         size_t bit = (random >> 8) % (8 * size[i % 2]);
-        uint8_t *place = file.data + begin[i % 2] + bit / 8;
+        uint8_t *place = damaged.data + begin[i % 2] + bit / 8;
         uint8_t flip = (uint8_t)(1U << bit % 8);
         struct changed c = {0};
         struct status st = {0};

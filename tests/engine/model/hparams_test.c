@@ -2,6 +2,7 @@
 #include "engine/base/bytes.h"
 #include "engine/model/hparams.h"
 #include "engine/weights/weights.h"
+#include "tests/engine/model/damaged.h"
 #include "tests/engine/model/golden.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,33 +15,18 @@
 
 #define MODEL "tests/golden/models/nano-q4_0.gguf"
 
-/* The file's bytes, to be changed in place, and one that takes them. */
-static struct buffer file;
-
 static int read_model(void **state)
 {
-    struct status st = {0};
-
     (void)state;
-    return !bytes_read_file(&file, MODEL, (size_t)1 << 20, &st);
+    damaged_read(MODEL);
+    return 0;
 }
 
 static int forget_model(void **state)
 {
     (void)state;
-    buffer_clear(&file);
+    damaged_forget();
     return 0;
-}
-
-static uint8_t *find(const char *text)
-{
-    size_t size = strlen(text);
-
-    for (size_t at = 0; at + size <= file.size; at++)
-        if (memcmp(file.data + at, text, size) == 0)
-            return file.data + at;
-    fail_msg("'%s' is not in " MODEL, text);
-    return NULL;
 }
 
 /* Write the bytes to a file, and read the hyperparameters and the whole model from there. */
@@ -50,12 +36,9 @@ static bool open_changed(struct hparams *hp, struct status *st)
     struct weights *w = NULL;
     struct model *m = NULL;
     const struct model_options options = {.context_max = 100, .kv_bytes = 1000};
-    int fd = mkstemp(path);
     bool ok;
 
-    assert_true(fd >= 0);
-    assert_int_equal(write(fd, file.data, file.size), file.size);
-    (void)close(fd);
+    damaged_write(path);
     if (!weights_open(&w, path, st)) {
         fail_msg("%s", st->text);
         return false;
@@ -88,7 +71,7 @@ static void refuse_value(const char *name, uint32_t value, enum status_code code
     uint8_t old[4], *place;
 
     (void)snprintf(key, sizeof key, "gemma4.%s", name);
-    place = find(key) + strlen(key) + 4; /* after the type */
+    place = damaged_find(key) + strlen(key) + 4; /* after the type */
     memcpy(old, place, 4);
     memcpy(place, &value, 4);
     refuse(code, text);
@@ -102,7 +85,7 @@ static void refuse_element(const char *name, size_t at, size_t size, uint32_t va
     uint8_t old[4], *place;
 
     (void)snprintf(key, sizeof key, "gemma4.%s", name);
-    place = find(key) + strlen(key) + 4 + 4 + 8 + at * size;
+    place = damaged_find(key) + strlen(key) + 4 + 4 + 8 + at * size;
     memcpy(old, place, 4);
     memcpy(place, &value, size);
     refuse(STATUS_CORRUPT, text);
@@ -112,7 +95,7 @@ static void refuse_element(const char *name, size_t at, size_t size, uint32_t va
 /* Give a key or tensor another name of the same length: it is then missing. */
 static void refuse_without(const char *name, enum status_code code, const char *text)
 {
-    uint8_t *place = find(name);
+    uint8_t *place = damaged_find(name);
 
     place[0] = 'X';
     refuse(code, text);
@@ -165,15 +148,12 @@ static void test_missing_refused(void **state)
 
 static void test_experts(void **state)
 {
-    struct buffer dense = file;
     struct hparams hp = {0};
     struct status st = {0};
     uint8_t *place;
 
     (void)state;
-    file = (struct buffer){0};
-    assert_true(
-        bytes_read_file(&file, "tests/golden/models/nano-moe-q4_0.gguf", (size_t)1 << 20, &st));
+    damaged_read("tests/golden/models/nano-moe-q4_0.gguf");
     refuse_value("expert_count", 0, STATUS_CORRUPT, "'blk.0.ffn_gate_inp.weight' is there");
     refuse_value("expert_count", 4, STATUS_CORRUPT, "ffn_gate_inp");
     refuse_value("expert_count", 0xffffffff, STATUS_CORRUPT, "expert_count");
@@ -187,11 +167,10 @@ static void test_experts(void **state)
     assert_true(open_changed(&hp, &st));
     assert_true(hp.experts == 8 && hp.experts_used == 2 && hp.expert_ff == 96);
     /* A layer without a router is a plain one. */
-    place = find("blk.2.ffn_gate_inp.weight");
+    place = damaged_find("blk.2.ffn_gate_inp.weight");
     place[0] = 'X';
     assert_true(open_changed(&hp, &st));
-    buffer_clear(&file);
-    file = dense;
+    damaged_read(MODEL);
 }
 
 static void test_reads(void **state)
@@ -209,16 +188,16 @@ static void test_reads(void **state)
     assert_true(hp.layer[4].value_own && !hp.layer[5].value_own);
     assert_true(hp.n_suppressed == 2 && hp.suppressed[0] == 509 && hp.suppressed[1] == 510);
     /* Without the list the two ids are found by name; without a soft-cap there is none. */
-    place = find("tokenizer.ggml.suppress_tokens");
+    place = damaged_find("tokenizer.ggml.suppress_tokens");
     place[0] = 'X';
     assert_true(open_changed(&hp, &st));
     assert_true(hp.n_suppressed == 2 && hp.suppressed[0] == 509 && hp.suppressed[1] == 510);
     place[0] = 't';
-    place = find("gemma4.final_logit_softcapping");
+    place = damaged_find("gemma4.final_logit_softcapping");
     place[0] = 'X';
     assert_true(open_changed(&hp, &st) && hp.soft_cap == 0);
     place[0] = 'g';
-    place = find("rope_freqs.weight");
+    place = damaged_find("rope_freqs.weight");
     place[0] = 'X';
     assert_true(open_changed(&hp, &st));
     place[0] = 'r';
