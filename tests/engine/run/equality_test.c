@@ -432,10 +432,12 @@ static void test_pairs(void **state)
 
 static void test_all(void **state)
 {
-    size_t choice[FACTORS] = {0}, n = 0;
+    size_t choice[FACTORS] = {0}, n = 0, n_all = 1;
     struct bench b;
 
     (void)state;
+    for (size_t f = 0; f < FACTORS; f++)
+        n_all *= n_choices[f];
     if (!getenv("MILLRACE_LONG")) {
         print_message("skipped: every combination only with MILLRACE_LONG=1\n");
         skip();
@@ -449,8 +451,10 @@ static void test_all(void **state)
         n++;
         if (choice[CUT] + 1 == n_choices[CUT])
             bench_close(&b);
+        if (n % (n_all / n_choices[TYPE]) == 0)
+            print_message("    %s: %zu of %zu combinations\n", quant_name(types[choice[TYPE]]), n,
+                          n_all);
     } while (next_combination(choice));
-    print_message("    %zu combinations\n", n);
 }
 
 /* ---- the same through the batch: answers drawn from the logits */
