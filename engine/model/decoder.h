@@ -76,6 +76,10 @@ struct sequence {
  * also when it failed. */
 MUST_CHECK bool decoder_borrow_all(struct model *m, struct status *st);
 void decoder_clear(struct model *m);
+/* Lay out all matrices of the file for the kernels, as ops_lay_out says; progress: NULL, or told.
+ * When memory is too short they stay as they are. */
+void decoder_lay_out(struct model *m, void (*progress)(void *context, size_t done, size_t all),
+                     void *progress_context);
 
 /* How far a pass is. `at` counts what is done of the step: output rows of a product, tokens of all
  * else. The step of the experts has parts of its own, some of them again for each expert. */

@@ -11,7 +11,7 @@
 #include <string.h>
 
 struct drafter {
-    struct model own; /* without keys and values; operations are the target's */
+    struct model own; /* without keys and values */
     const struct model *target;
     const struct tensor_view *before; /* [2 * target width][width] */
     const struct tensor_view *after;  /* [width][target width] */
@@ -142,7 +142,7 @@ bool drafter_open(struct drafter **out, const struct weights *w, struct model *t
     assert(rows_max >= 1);
     d->own.weights = w;
     d->own.architecture = &gemma4_architecture; /* whose layers it has, without keys and values */
-    d->own.ops = target->ops;
+    d->own.ops = ops_beside(target->ops);
     d->target = target;
     d->rows_max = rows_max;
     if (!read_pair(hp, d->source, w, &target->hp, st) || !decoder_borrow_all(&d->own, st) ||
@@ -151,6 +151,7 @@ bool drafter_open(struct drafter **out, const struct weights *w, struct model *t
         !decoder_borrow(&d->own, "nextn.post_projection.weight", hp->width, hp->width_out,
                         &d->after, st))
         goto fail;
+    decoder_lay_out(&d->own, NULL, NULL);
     make_room(d);
     *out = d;
     return true;
@@ -179,6 +180,7 @@ void drafter_close(struct drafter *d)
     }
     heap_free(d->hidden);
     heap_free(d->logits);
+    ops_free(d->own.ops);
     decoder_clear(&d->own);
     heap_free(d);
 }

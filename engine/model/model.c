@@ -139,7 +139,8 @@ bool decoder_borrow_all(struct model *m, struct status *st)
 
 struct laying_out {
     const struct weights *weights;
-    const struct model_options *options;
+    void (*progress)(void *context, size_t done, size_t all);
+    void *context;
 };
 
 /* A matrix that has been laid out is not read from the file any more, but for rows of the
@@ -150,21 +151,21 @@ static void laid_out(void *context, const struct tensor_view *matrix, size_t don
     const struct laying_out *to = context;
 
     weights_release(to->weights, matrix);
-    if (to->options->progress)
-        to->options->progress(to->options->progress_context, done, all);
+    if (to->progress)
+        to->progress(to->context, done, all);
 }
 
-/* All matrices of the file. When memory is too short they stay as they are. */
-static void lay_out(struct model *m, const struct model_options *options)
+void decoder_lay_out(struct model *m, void (*progress)(void *context, size_t done, size_t all),
+                     void *progress_context)
 {
     size_t n = weights_tensors(m->weights);
     const struct tensor_view **all = heap_array(const struct tensor_view *, n);
-    struct laying_out to = {.weights = m->weights, .options = options};
+    struct laying_out to = {
+        .weights = m->weights, .progress = progress, .context = progress_context};
 
     for (size_t i = 0; i < n; i++)
         all[i] = weights_at(m->weights, i);
-    if (!options->as_stored)
-        (void)ops_lay_out(m->ops, all, n, laid_out, &to);
+    (void)ops_lay_out(m->ops, all, n, laid_out, &to);
     heap_free((void *)all);
 }
 
@@ -184,7 +185,8 @@ bool model_open(struct model **out, const struct weights *w, struct pool *pool,
     m->embedding_scale = sqrtf((float)m->hp.width);
     m->context_max = options->context_max;
     m->ops = ops_new(pool, options->exact ? PRECISION_EXACT : PRECISION_FAST);
-    lay_out(m, options);
+    if (!options->as_stored)
+        decoder_lay_out(m, options->progress, options->progress_context);
     m->kv = kv_new(&m->hp, kv, options->kv_bytes);
     (void)snprintf(m->numerics, sizeof m->numerics, "decoder %d, %s, kv %s", DECODER_NUMERICS,
                    ops_name(m->ops), kv_type_name(kv));

@@ -27,6 +27,11 @@ struct ops *ops_new(struct pool *pool, enum precision precision)
     return ops;
 }
 
+struct ops *ops_beside(const struct ops *ops)
+{
+    return ops_new(ops->pool, ops->precision);
+}
+
 void ops_free(struct ops *ops)
 {
     if (!ops)

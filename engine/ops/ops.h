@@ -22,6 +22,9 @@ enum precision {
 
 /* The pool (may be NULL) must outlive it. The kernel set is the best this CPU has. */
 struct ops *ops_new(struct pool *pool, enum precision precision);
+/* Another one on the same pool, as precise, for a model of its own: what is laid out in one is not
+ * found in the other. */
+struct ops *ops_beside(const struct ops *ops);
 void ops_free(struct ops *ops);
 /* Kernel set and precision, for logs and `numerics`: "avx2 fast". As long as ops. */
 const char *ops_name(const struct ops *ops);
