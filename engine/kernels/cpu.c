@@ -4,6 +4,7 @@
 #include <cpuid.h>
 #endif
 
+#define AVX_VNNI (UINT32_C(1) << 4) /* in eax of cpuid's leaf 7, 1 */
 #define UNKNOWN (UINT32_C(1) << 31)
 
 static atomic_uint mask = UINT32_MAX;
@@ -16,7 +17,9 @@ static uint32_t detect(void)
     uint32_t a, b, c = 0, d;
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
         __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C))
-        features |= CPU_AVX2;
+        features |= CPU_AVX2; /* and the system keeps its registers */
+    if ((features & CPU_AVX2) && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & AVX_VNNI))
+        features |= CPU_AVX_VNNI;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
         features |= CPU_AVX512;

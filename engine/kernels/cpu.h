@@ -8,6 +8,7 @@ enum cpu_feature {
     CPU_AVX512 = 1 << 1, /* F, BW, DQ, VL */
     CPU_VNNI = 1 << 2,   /* AVX512-VNNI */
     CPU_NEON = 1 << 3,
+    CPU_AVX_VNNI = 1 << 4, /* vectors of 256 bits, encoded as AVX2 is */
 };
 
 /* What this machine has, less what the mask takes away. */

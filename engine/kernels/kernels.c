@@ -4,90 +4,57 @@
 #include <assert.h>
 
 /* clang-format off */
-#define ROW(dtype, needs, act_block, run) {dtype, needs, act_block, run, #run, NULL}
 #define VNNI (CPU_AVX512 | CPU_VNNI)
-#define PANEL_ROW(dtype, act_block, type)                                                          \
-    {dtype, VNNI, act_block, matmul_##type##_vnni, "matmul_" #type "_vnni", &panels_##type##_vnni}
+#define PANEL_ROW(dtype, type, block, needs, set)                                                  \
+    {DTYPE_##dtype, needs, block, matmul_##type##_##set, "matmul_" #type "_" #set,                 \
+     &panels_##type##_##set},
 
 static const struct matmul_row rows[] = {
 #if defined(__x86_64__)
-    PANEL_ROW(DTYPE_Q8_0, 32, q8_0),
-    PANEL_ROW(DTYPE_Q4_0, 32, q4_0),
-    PANEL_ROW(DTYPE_Q4_1, 32, q4_1),
-    PANEL_ROW(DTYPE_Q5_0, 32, q5_0),
-    PANEL_ROW(DTYPE_Q5_1, 32, q5_1),
-    PANEL_ROW(DTYPE_IQ4_NL, 32, iq4_nl),
-    PANEL_ROW(DTYPE_MXFP4, 32, mxfp4),
-    PANEL_ROW(DTYPE_Q2_K, 256, q2_k),
-    PANEL_ROW(DTYPE_Q3_K, 256, q3_k),
-    PANEL_ROW(DTYPE_Q4_K, 256, q4_k),
-    PANEL_ROW(DTYPE_Q5_K, 256, q5_k),
-    PANEL_ROW(DTYPE_Q6_K, 256, q6_k),
-    PANEL_ROW(DTYPE_IQ4_XS, 256, iq4_xs),
-    ROW(DTYPE_Q8_0, CPU_AVX2, 32, matmul_q8_0_avx2),
-    ROW(DTYPE_Q4_0, CPU_AVX2, 32, matmul_q4_0_avx2),
-    ROW(DTYPE_Q4_1, CPU_AVX2, 32, matmul_q4_1_avx2),
-    ROW(DTYPE_Q5_0, CPU_AVX2, 32, matmul_q5_0_avx2),
-    ROW(DTYPE_Q5_1, CPU_AVX2, 32, matmul_q5_1_avx2),
-    ROW(DTYPE_IQ4_NL, CPU_AVX2, 32, matmul_iq4_nl_avx2),
-    ROW(DTYPE_MXFP4, CPU_AVX2, 32, matmul_mxfp4_avx2),
-    ROW(DTYPE_Q2_K, CPU_AVX2, 256, matmul_q2_k_avx2),
-    ROW(DTYPE_Q3_K, CPU_AVX2, 256, matmul_q3_k_avx2),
-    ROW(DTYPE_Q4_K, CPU_AVX2, 256, matmul_q4_k_avx2),
-    ROW(DTYPE_Q5_K, CPU_AVX2, 256, matmul_q5_k_avx2),
-    ROW(DTYPE_Q6_K, CPU_AVX2, 256, matmul_q6_k_avx2),
-    ROW(DTYPE_IQ4_XS, CPU_AVX2, 256, matmul_iq4_xs_avx2),
+    EACH_TYPE(PANEL_ROW, VNNI, vnni)
+    EACH_TYPE(MATMUL_ROW, CPU_AVX2 | CPU_AVX_VNNI, avxvnni)
+    EACH_TYPE(MATMUL_ROW, CPU_AVX2, avx2)
 #endif
-    ROW(DTYPE_Q8_0, 0, 32, matmul_q8_0_c),
-    ROW(DTYPE_Q4_0, 0, 32, matmul_q4_0_c),
-    ROW(DTYPE_Q4_1, 0, 32, matmul_q4_1_c),
-    ROW(DTYPE_Q5_0, 0, 32, matmul_q5_0_c),
-    ROW(DTYPE_Q5_1, 0, 32, matmul_q5_1_c),
-    ROW(DTYPE_IQ4_NL, 0, 32, matmul_iq4_nl_c),
-    ROW(DTYPE_MXFP4, 0, 32, matmul_mxfp4_c),
-    ROW(DTYPE_Q2_K, 0, 256, matmul_q2_k_c),
-    ROW(DTYPE_Q3_K, 0, 256, matmul_q3_k_c),
-    ROW(DTYPE_Q4_K, 0, 256, matmul_q4_k_c),
-    ROW(DTYPE_Q5_K, 0, 256, matmul_q5_k_c),
-    ROW(DTYPE_Q6_K, 0, 256, matmul_q6_k_c),
-    ROW(DTYPE_IQ4_XS, 0, 256, matmul_iq4_xs_c),
+    EACH_TYPE(MATMUL_ROW, 0, c)
 };
 
 /* Float32 activations with any storage type, through its to_f32; the dtype does not count. */
 static const struct matmul_row any_type[] = {
 #if defined(__x86_64__)
-    ROW(DTYPE_F32, CPU_AVX512, 0, matmul_float_avx512),
-    ROW(DTYPE_F32, CPU_AVX2, 0, matmul_float_avx2),
+    MATMUL_ROW(F32, float, 0, CPU_AVX512, avx512)
+    MATMUL_ROW(F32, float, 0, CPU_AVX2, avx2)
 #endif
-    ROW(DTYPE_F32, 0, 0, matmul_float_c),
+    MATMUL_ROW(F32, float, 0, 0, c)
 };
 
-/* vector: the suffix of what is not attention: few of a step's operations. */
-#define SET(suffix, need, vector) {                                                                \
-    .name = #suffix, .needs = (need), .round_row = round_row_##vector,                              \
+/* at, vector: the suffix of attention, and of the rest: few of a step's operations. */
+#define SET(set, need, at, vector) {                                                               \
+    .name = #set, .needs = (need), .round_row = round_row_##vector,                              \
     .rmsnorm = rmsnorm_##vector, .add_scale = add_scale_##vector, .gelu_mul = gelu_mul_##vector,   \
-    .softcap = softcap_##vector, .rope = rope_##vector, .attend_store = attend_store_##vector, .attend = attend_##suffix,                  \
-    .attend_add = attend_add_##suffix, .attend_finish = attend_finish_##suffix,                     \
+    .softcap = softcap_##vector, .rope = rope_##vector, .attend_store = attend_store_##vector, .attend = attend_##at,                  \
+    .attend_add = attend_add_##at, .attend_finish = attend_finish_##at,                     \
     .resize_across = resize_across_##vector, .resize_down = resize_down_##vector }
 
 static const struct kernel_set sets[] = {
 #if defined(__x86_64__)
-    SET(avx512, CPU_AVX2 | CPU_AVX512 | CPU_VNNI, avx2),
-    SET(avx2, CPU_AVX2, avx2),
+    SET(avx512, CPU_AVX2 | CPU_AVX512 | CPU_VNNI, avx512, avx2),
+    SET(avxvnni, CPU_AVX2 | CPU_AVX_VNNI, avx2, avx2),
+    SET(avx2, CPU_AVX2, avx2, avx2),
 #endif
-    SET(c, 0, c),
+    SET(c, 0, c, c),
 };
 
-#define PROBE(suffix, need) {                                                                      \
-    .name = #suffix, .needs = (need), .read = probe_read_##suffix, .int8 = probe_int8_##suffix,    \
-    .float32 = probe_float32_##suffix }
+#define PROBE(set, need, other) {                                                                  \
+    .name = #set, .needs = (need), .read = probe_read_##other, .int8 = probe_int8_##set,           \
+    .float32 = probe_float32_##other }
 
 static const struct probe probes[] = {
 #if defined(__x86_64__)
-    PROBE(avx512, CPU_AVX512 | CPU_VNNI),
-    PROBE(avx2, CPU_AVX2),
+    PROBE(avx512, CPU_AVX512 | CPU_VNNI, avx512),
+    PROBE(avxvnni, CPU_AVX2 | CPU_AVX_VNNI, avx2),
+    PROBE(avx2, CPU_AVX2, avx2),
 #endif
-    PROBE(c, 0),
+    PROBE(c, 0, c),
 };
 /* clang-format on */
 

@@ -23,28 +23,50 @@ static void q4_0_unpack(struct panel *p, const uint8_t *const row[LANES], size_t
     }
 }
 
-/* q4_0, q4_1, q5_0, q5_1; those without an offset have a base. Five bits are at most 31 and an
- * activation 127, so eight products of a pair fit 16 bits: 31496. */
+/* What the products of a block are added to, four of each lane at a time; then as whole numbers.
+ * Five bits are at most 31 and an activation 127, so eight products of a pair fit 16 bits: 31496.
+ */
+#ifdef DPBUSD
+static inline __m256i few_bits_add(__m256i sum, __m256i w, __m256i acts)
+{
+    return DPBUSD(sum, w, acts);
+}
+
+static inline __m256i few_bits_whole(__m256i sum)
+{
+    return sum;
+}
+#else
+static inline __m256i few_bits_add(__m256i sum, __m256i w, __m256i acts)
+{
+    return _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, acts));
+}
+
+static inline __m256i few_bits_whole(__m256i sum)
+{
+    return _mm256_madd_epi16(sum, _mm256_set1_epi16(1));
+}
+#endif
+
+/* q4_0, q4_1, q5_0, q5_1; those without an offset have a base. */
 static ALWAYS_INLINE void few_bits_rows(__m256 *sum, const struct panel *p,
                                         const struct act_rows *x, size_t r, size_t n, size_t strip,
                                         size_t n_blocks, int offset)
 {
     bool has_base = offset == 0;
-    const __m256i ones = _mm256_set1_epi16(1);
     size_t first = strip * x->rows + r; /* row of a strip */
     for (size_t b = 0; b < n_blocks; b++) {
-        __m256i pairs[4];
+        __m256i products[4];
         const __m256i *w = p->w + 8 * b;
         const int8_t *q = x->q + first * STRIP + 32 * b;
         for (size_t i = 0; i < n; i++)
-            pairs[i] = _mm256_maddubs_epi16(w[0], four_acts(q + i * STRIP));
+            products[i] = few_bits_add(_mm256_setzero_si256(), w[0], four_acts(q + i * STRIP));
         for (size_t g = 1; g < 8; g++)
             for (size_t i = 0; i < n; i++)
-                pairs[i] = _mm256_add_epi16(
-                    pairs[i], _mm256_maddubs_epi16(w[g], four_acts(q + i * STRIP + 4 * g)));
+                products[i] = few_bits_add(products[i], w[g], four_acts(q + i * STRIP + 4 * g));
         for (size_t i = 0; i < n; i++) {
             size_t at = 8 * (first + i) + b;
-            __m256i whole = _mm256_madd_epi16(pairs[i], ones);
+            __m256i whole = few_bits_whole(products[i]);
             if (!has_base)
                 whole = _mm256_sub_epi32(whole, _mm256_set1_epi32(offset * x->sum[at]));
             sum[i] = add_block(sum[i], p->scale[b], x->scale[at], whole);
@@ -131,9 +153,18 @@ static void q8_0_unpack(struct panel *p, const uint8_t *const row[LANES], size_t
         p->scale[b] = load_scales(row, 34 * b);
         load_transposed(p->w + 8 * b, row, 34 * b + 2);
         load_transposed(p->w + 8 * b + 4, row, 34 * b + 18);
+        for (size_t j = 0; j < 8; j++)
+            p->w[8 * b + j] = stored_bytes(p->w[8 * b + j]);
     }
 }
 
+#ifdef DPBUSD
+static ALWAYS_INLINE void q8_0_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
+                                    size_t r, size_t n, size_t strip, size_t n_blocks)
+{
+    few_bits_rows(sum, p, x, r, n, strip, n_blocks, SIGN_OFFSET);
+}
+#else
 /* |w| times sign(w) x: at most 128 * 127 * 2 in 16 bits, so each pair goes to 32 bits at once. */
 static ALWAYS_INLINE void q8_0_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
                                     size_t r, size_t n, size_t strip, size_t n_blocks)
@@ -160,7 +191,7 @@ static ALWAYS_INLINE void q8_0_rows(__m256 *sum, const struct panel *p, const st
         }
     }
 }
-
+#endif
 STEPS(q8_0)
 
 /* ---- iq4_nl, mxfp4: multiplied as q8_0 ---- */
@@ -176,7 +207,7 @@ static inline void levels_unpack(__m256i w[8], const uint8_t *const row[LANES], 
         _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)levels));
     nibbles_unpack(w, row, at);
     for (size_t j = 0; j < 8; j++)
-        w[j] = _mm256_shuffle_epi8(table, w[j]);
+        w[j] = stored_bytes(_mm256_shuffle_epi8(table, w[j]));
 }
 
 static void iq4_nl_unpack(struct panel *p, const uint8_t *const row[LANES], size_t n_blocks)

@@ -57,8 +57,35 @@ static void q6_k_unpack(struct panel *p, const uint8_t *const row[LANES], size_t
         signed_pairs(p->sub_scale + 4 * i, scales[i]);
 }
 
-/* Two products of a pair fit 16 bits (63 * 127 * 4 = 32004); so does 16 times a sum of 16
- * activations, which takes the offset of 32 away again (of q3_k: 2 times, 4). */
+/* n (16 or 32) values times their group's scale, a pair of equal int16. */
+#ifdef DPBUSD
+static ALWAYS_INLINE __m256i scaled_products(const __m256i *w, const int8_t *q, size_t n,
+                                             __m256i scale)
+{
+    __m256i even = _mm256_setzero_si256(), odd = even; /* each waits for its last sum */
+    for (size_t k = 0; k < n / 4; k += 2) {
+        even = DPBUSD(even, w[k], four_acts(q + 4 * k));
+        odd = DPBUSD(odd, w[k + 1], four_acts(q + 4 * k + 4));
+    }
+    return _mm256_mullo_epi32(_mm256_add_epi32(even, odd), _mm256_srai_epi32(scale, 16));
+}
+#else
+/* Two products of a pair fit 16 bits: 63 * 127 * 4 = 32004. */
+static ALWAYS_INLINE __m256i scaled_products(const __m256i *w, const int8_t *q, size_t n,
+                                             __m256i scale)
+{
+    __m256i whole = _mm256_setzero_si256();
+    for (size_t k = 0; k < n / 4; k += 2) {
+        __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(w[k], four_acts(q + 4 * k)),
+                                         _mm256_maddubs_epi16(w[k + 1], four_acts(q + 4 * k + 4)));
+        whole = _mm256_add_epi32(whole, _mm256_madd_epi16(pairs, scale));
+    }
+    return whole;
+}
+#endif
+
+/* 16 times a sum of 16 activations fits 16 bits; it takes the offset of 32 away again (of q3_k: 2
+ * times, 4). */
 static ALWAYS_INLINE void groups_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
                                       size_t r, size_t n, size_t strip, int half_offset)
 {
@@ -71,14 +98,9 @@ static ALWAYS_INLINE void groups_rows(__m256 *sum, const struct panel *p, const 
         const __m256i scale = p->sub_scale[g];
         for (size_t i = 0; i < n; i++) {
             const int8_t *q = x->q + (first + i) * STRIP + 16 * g;
-            __m256i a = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], four_acts(q)),
-                                         _mm256_maddubs_epi16(w[1], four_acts(q + 4)));
-            __m256i b = _mm256_add_epi16(_mm256_maddubs_epi16(w[2], four_acts(q + 8)),
-                                         _mm256_maddubs_epi16(w[3], four_acts(q + 12)));
             int32_t offset = x->sum[16 * (first + i) + g];
             __m256i taken = _mm256_set1_epi16((short)(half_offset * offset));
-            __m256i product =
-                _mm256_add_epi32(_mm256_madd_epi16(a, scale), _mm256_madd_epi16(b, scale));
+            __m256i product = scaled_products(w, q, 16, scale);
             product = _mm256_sub_epi32(product, _mm256_madd_epi16(taken, scale));
             whole[i] = _mm256_add_epi32(whole[i], product);
         }
@@ -224,6 +246,18 @@ static void q5_k_unpack(struct panel *p, const uint8_t *const row[LANES], size_t
     bits_above(p->w, h, 16);
 }
 
+/* 32 values times one scale, or 16 and 16 times two. */
+#ifdef DPBUSD
+static ALWAYS_INLINE __m256i group_products(const __m256i *w, const int8_t *q, const __m256i *scale,
+                                            size_t scales)
+{
+    if (scales == 1)
+        return scaled_products(w, q, 32, scale[0]);
+    return _mm256_add_epi32(scaled_products(w, q, 16, scale[0]),
+                            scaled_products(w + 4, q + 16, 16, scale[1]));
+}
+#else
+/* Four products of a pair fit 16 bits: 31 * 127 * 8 = 31496. */
 static inline __m256i four_products(const __m256i *w, const int8_t *q)
 {
     __m256i a = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], four_acts(q)),
@@ -233,8 +267,16 @@ static inline __m256i four_products(const __m256i *w, const int8_t *q)
     return _mm256_add_epi16(a, b);
 }
 
-/* Four products of a pair fit 16 bits (31 * 127 * 8 = 31496), and so does a sum of 16 activations;
- * the two sums of a group stand side by side against its min, which is a pair. */
+static ALWAYS_INLINE __m256i group_products(const __m256i *w, const int8_t *q, const __m256i *scale,
+                                            size_t scales)
+{
+    return _mm256_add_epi32(_mm256_madd_epi16(four_products(w, q), scale[0]),
+                            _mm256_madd_epi16(four_products(w + 4, q + 16), scale[scales - 1]));
+}
+#endif
+
+/* scales: of a group of 32. A sum of 16 activations fits 16 bits; the two sums of a group stand
+ * side by side against its min, which is a pair. */
 static ALWAYS_INLINE void mins_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
                                     size_t r, size_t n, size_t strip, size_t scales)
 {
@@ -243,19 +285,14 @@ static ALWAYS_INLINE void mins_rows(__m256 *sum, const struct panel *p, const st
     for (size_t i = 0; i < n; i++)
         whole[i] = mins[i] = _mm256_setzero_si256();
     for (size_t g = 0; g < 8; g++) {
-        const __m256i *w = p->w + 8 * g;
         const __m256i min = p->sub_base[g];
-        const __m256i first_scale = p->sub_scale[g * scales / 8];
-        const __m256i second_scale = p->sub_scale[(2 * g + 1) * scales / 16];
         for (size_t i = 0; i < n; i++) {
             size_t at = first + i;
-            const int8_t *q = x->q + 256 * at + 32 * g;
             const int32_t *both = x->sum + 16 * at + 2 * g;
             __m256i sums = _mm256_set1_epi32((both[0] & 0xffff) | both[1] * 65536);
-            whole[i] =
-                _mm256_add_epi32(whole[i], _mm256_madd_epi16(four_products(w, q), first_scale));
-            whole[i] = _mm256_add_epi32(
-                whole[i], _mm256_madd_epi16(four_products(w + 4, q + 16), second_scale));
+            __m256i products = group_products(p->w + 8 * g, x->q + 256 * at + 32 * g,
+                                              p->sub_scale + g * scales, scales);
+            whole[i] = _mm256_add_epi32(whole[i], products);
             mins[i] = _mm256_add_epi32(mins[i], _mm256_madd_epi16(sums, min));
         }
     }
@@ -271,7 +308,7 @@ static ALWAYS_INLINE void q4_k_rows(__m256 *sum, const struct panel *p, const st
                                     size_t r, size_t n, size_t strip, size_t n_blocks)
 {
     (void)n_blocks; /* one */
-    mins_rows(sum, p, x, r, n, strip, 8);
+    mins_rows(sum, p, x, r, n, strip, 1);
 }
 STEPS(q4_k)
 #define q5_k_rows q4_k_rows
@@ -303,7 +340,7 @@ static ALWAYS_INLINE void q2_k_rows(__m256 *sum, const struct panel *p, const st
                                     size_t r, size_t n, size_t strip, size_t n_blocks)
 {
     (void)n_blocks; /* one */
-    mins_rows(sum, p, x, r, n, strip, 16);
+    mins_rows(sum, p, x, r, n, strip, 2);
 }
 STEPS(q2_k)
 
@@ -331,12 +368,35 @@ static void iq4_xs_unpack(struct panel *p, const uint8_t *const row[LANES], size
         load_transposed(v, row, 8 + 16 * g);
         for (size_t j = 0; j < 4; j++) {
             __m256i high = _mm256_and_si256(_mm256_srli_epi16(v[j], 4), low);
-            p->w[8 * g + j] = _mm256_shuffle_epi8(table, _mm256_and_si256(v[j], low));
-            p->w[8 * g + 4 + j] = _mm256_shuffle_epi8(table, high);
+            p->w[8 * g + j] = stored_bytes(_mm256_shuffle_epi8(table, _mm256_and_si256(v[j], low)));
+            p->w[8 * g + 4 + j] = stored_bytes(_mm256_shuffle_epi8(table, high));
         }
     }
 }
 
+#ifdef DPBUSD
+static ALWAYS_INLINE void iq4_xs_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
+                                      size_t r, size_t n, size_t strip, size_t n_blocks)
+{
+    size_t first = strip * x->rows + r; /* row of a strip */
+    (void)n_blocks;                     /* one */
+    __m256i whole[4];
+    for (size_t i = 0; i < n; i++)
+        whole[i] = _mm256_setzero_si256();
+    for (size_t g = 0; g < 8; g++) {
+        for (size_t i = 0; i < n; i++) {
+            const int32_t *both = x->sum + 16 * (first + i) + 2 * g;
+            __m256i offset = _mm256_set1_epi32(SIGN_OFFSET * (both[0] + both[1]));
+            __m256i products = scaled_products(p->w + 8 * g, x->q + (first + i) * STRIP + 32 * g,
+                                               32, p->sub_scale[g]);
+            offset = _mm256_mullo_epi32(offset, _mm256_srai_epi32(p->sub_scale[g], 16));
+            whole[i] = _mm256_add_epi32(whole[i], _mm256_sub_epi32(products, offset));
+        }
+    }
+    for (size_t i = 0; i < n; i++)
+        sum[i] = add_block(sum[i], p->scale[0], x->scale[first + i], whole[i]);
+}
+#else
 /* |w| times sign(w) x, as q8_0: a pair of them at most, 32258, fits 16 bits. */
 static ALWAYS_INLINE void iq4_xs_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
                                       size_t r, size_t n, size_t strip, size_t n_blocks)
@@ -357,4 +417,5 @@ static ALWAYS_INLINE void iq4_xs_rows(__m256 *sum, const struct panel *p, const 
     for (size_t i = 0; i < n; i++)
         sum[i] = add_block(sum[i], p->scale[0], x->scale[first + i], whole[i]);
 }
+#endif
 STEPS(iq4_xs)

@@ -5,7 +5,11 @@
  * Eight rows of weights are computed side by side, one in each 32-bit lane. Their blocks are first
  * laid out as panels: bytes 4g .. 4g+3 of row i stand in lane i of vector g. A panel is then
  * multiplied with 4 broadcast activations at a time, for all activation rows before the next one
- * is made; so no sum runs across lanes, and one row gives the same bits as many. */
+ * is made; so no sum runs across lanes, and one row gives the same bits as many.
+ *
+ * matmul_avxvnni.c compiles these files again, with DPBUSD: the instruction that adds four products
+ * of unsigned weights and signed activations to each lane. Signed weights are stored with
+ * SIGN_OFFSET added then, which the sums of the activations take away again. */
 #pragma once
 #include "engine/kernels/math_avx2.h"
 #include "engine/kernels/sets.h"
@@ -15,6 +19,9 @@
 #define LINE ((size_t)64) /* bytes of the cache */
 #define STRIP ACT_STRIP   /* values of a panel: 8 blocks of 32, or one of 256 */
 #define ACT_ROWS 16       /* activation rows that share a panel */
+#ifndef KERNEL
+#define KERNEL(type) matmul_##type##_avx2
+#endif
 
 struct panel {
     __m256i w[STRIP / 4];
@@ -79,6 +86,19 @@ static inline __m256i four_acts(const int8_t *q)
     memcpy(&four, q, sizeof four);
     return _mm256_set1_epi32(four);
 }
+
+#ifdef DPBUSD
+#define SIGN_OFFSET 128
+static inline __m256i stored_bytes(__m256i w)
+{
+    return _mm256_xor_si256(w, _mm256_set1_epi8(-SIGN_OFFSET));
+}
+#else
+static inline __m256i stored_bytes(__m256i w)
+{
+    return w;
+}
+#endif
 
 /* sum += (scale of weights * scale of activations) * whole, not fused. */
 static inline __m256 add_block(__m256 sum, __m256 scale, float act_scale, __m256i whole)
@@ -199,8 +219,8 @@ static inline void matmul_steps(float *out, size_t stride, const struct weight_r
         for (size_t i = 0; i < n; i++)                                                             \
             sum[i] = kept[i];                                                                      \
     }                                                                                              \
-    void matmul_##type##_avx2(float *out, size_t stride, const struct weight_rows *w,              \
-                              const struct act_rows *x)                                            \
+    void KERNEL(type)(float *out, size_t stride, const struct weight_rows *w,                      \
+                      const struct act_rows *x)                                                    \
     {                                                                                              \
         static const struct steps steps = {type##_unpack, type##_multiply};                        \
         matmul_steps(out, stride, w, x, &steps);                                                   \

@@ -3,20 +3,29 @@
 #include "engine/kernels/kernels.h"
 #include "engine/kernels/probe.h"
 
-matmul_kernel matmul_float_c; /* any type, through its to_f32; the others: rounded activations */
-matmul_kernel matmul_q8_0_c;
-matmul_kernel matmul_q4_0_c;
-matmul_kernel matmul_q4_1_c;
-matmul_kernel matmul_q5_0_c;
-matmul_kernel matmul_q5_1_c;
-matmul_kernel matmul_iq4_nl_c;
-matmul_kernel matmul_mxfp4_c;
-matmul_kernel matmul_q2_k_c;
-matmul_kernel matmul_q3_k_c;
-matmul_kernel matmul_q4_k_c;
-matmul_kernel matmul_q5_k_c;
-matmul_kernel matmul_q6_k_c;
-matmul_kernel matmul_iq4_xs_c;
+/* Types with a kernel for rounded activations, in every set; block: values that share a scale. */
+#define EACH_TYPE(MACRO, ...)                                                                      \
+    MACRO(Q8_0, q8_0, 32, __VA_ARGS__)                                                             \
+    MACRO(Q4_0, q4_0, 32, __VA_ARGS__)                                                             \
+    MACRO(Q4_1, q4_1, 32, __VA_ARGS__)                                                             \
+    MACRO(Q5_0, q5_0, 32, __VA_ARGS__)                                                             \
+    MACRO(Q5_1, q5_1, 32, __VA_ARGS__)                                                             \
+    MACRO(IQ4_NL, iq4_nl, 32, __VA_ARGS__)                                                         \
+    MACRO(MXFP4, mxfp4, 32, __VA_ARGS__)                                                           \
+    MACRO(Q2_K, q2_k, 256, __VA_ARGS__)                                                            \
+    MACRO(Q3_K, q3_k, 256, __VA_ARGS__)                                                            \
+    MACRO(Q4_K, q4_k, 256, __VA_ARGS__)                                                            \
+    MACRO(Q5_K, q5_k, 256, __VA_ARGS__)                                                            \
+    MACRO(Q6_K, q6_k, 256, __VA_ARGS__)                                                            \
+    MACRO(IQ4_XS, iq4_xs, 256, __VA_ARGS__)
+#define DECLARE_MATMUL(dtype, type, block, set) matmul_kernel matmul_##type##_##set;
+#define DECLARE_PANELS(dtype, type, block, set) extern const struct panels panels_##type##_##set;
+/* A row of the table of products. */
+#define MATMUL_ROW(dtype, type, block, needs, set)                                                 \
+    {DTYPE_##dtype, needs, block, matmul_##type##_##set, "matmul_" #type "_" #set, NULL},
+
+matmul_kernel matmul_float_c; /* any type, through its to_f32 */
+EACH_TYPE(DECLARE_MATMUL, c)
 
 void round_row_c(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n, size_t block);
 void rmsnorm_c(float *out, const float *x, const float *weight, size_t n, float epsilon);
@@ -42,19 +51,6 @@ size_t probe_float32_c(size_t products, float *out);
 #if defined(__x86_64__)
 matmul_kernel matmul_float_avx2;
 matmul_kernel matmul_float_avx512;
-matmul_kernel matmul_q8_0_avx2;
-matmul_kernel matmul_q4_0_avx2;
-matmul_kernel matmul_q4_1_avx2;
-matmul_kernel matmul_q5_0_avx2;
-matmul_kernel matmul_q5_1_avx2;
-matmul_kernel matmul_iq4_nl_avx2;
-matmul_kernel matmul_mxfp4_avx2;
-matmul_kernel matmul_q2_k_avx2;
-matmul_kernel matmul_q3_k_avx2;
-matmul_kernel matmul_q4_k_avx2;
-matmul_kernel matmul_q5_k_avx2;
-matmul_kernel matmul_q6_k_avx2;
-matmul_kernel matmul_iq4_xs_avx2;
 
 void round_row_avx2(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n, size_t block);
 void rmsnorm_avx2(float *out, const float *x, const float *weight, size_t n, float epsilon);
@@ -81,25 +77,13 @@ void attend_finish_avx512(float *out, const float *values, float sum, size_t hea
 uint64_t probe_read_avx2(const void *data, size_t size);
 size_t probe_int8_avx2(size_t products, int32_t *out);
 size_t probe_float32_avx2(size_t products, float *out);
+size_t probe_int8_avxvnni(size_t products, int32_t *out);
 uint64_t probe_read_avx512(const void *data, size_t size);
 size_t probe_int8_avx512(size_t products, int32_t *out);
 size_t probe_float32_avx512(size_t products, float *out);
 
-/* Each with its own layout of weights. */
-#define PANEL_KERNEL(type)                                                                         \
-    matmul_kernel matmul_##type##_vnni;                                                            \
-    extern const struct panels panels_##type##_vnni
-PANEL_KERNEL(q8_0);
-PANEL_KERNEL(q4_0);
-PANEL_KERNEL(q4_1);
-PANEL_KERNEL(q5_0);
-PANEL_KERNEL(q5_1);
-PANEL_KERNEL(iq4_nl);
-PANEL_KERNEL(mxfp4);
-PANEL_KERNEL(q2_k);
-PANEL_KERNEL(q3_k);
-PANEL_KERNEL(q4_k);
-PANEL_KERNEL(q5_k);
-PANEL_KERNEL(q6_k);
-PANEL_KERNEL(iq4_xs);
+EACH_TYPE(DECLARE_MATMUL, avx2)
+EACH_TYPE(DECLARE_MATMUL, avxvnni)
+EACH_TYPE(DECLARE_MATMUL, vnni)
+EACH_TYPE(DECLARE_PANELS, vnni) /* each with its own layout of weights */
 #endif

@@ -50,7 +50,8 @@ static void check_cpu(struct doctor *d)
 #if defined(__x86_64__)
     verdict(d, features & CPU_AVX2, "cpu", "%ld cores;%s%s%s%s", cores,
             features & CPU_AVX2 ? " AVX2" : " no AVX2, FMA or F16C: it would be far too slow",
-            features & CPU_AVX512 ? " AVX-512" : "", features & CPU_VNNI ? " VNNI" : "", "");
+            features & CPU_AVX_VNNI ? " AVX-VNNI" : "", features & CPU_AVX512 ? " AVX-512" : "",
+            features & CPU_VNNI ? " VNNI" : "");
 #else
     verdict(d, true, "cpu", "%ld cores;%s", cores,
             features & CPU_NEON ? " NEON" : " plain C kernels only: slow");

@@ -1,7 +1,7 @@
 /* Every row of the tables against `_c`, on sizes that do not divide. */
 #include "engine/base/heap.h"
 #include "engine/kernels/cpu.h"
-#include "engine/kernels/kernels.h"
+#include "engine/kernels/sets.h"
 #include <assert.h>
 #include <math.h>
 #include <setjmp.h>
@@ -237,26 +237,68 @@ static void check_rounded(const struct matmul_row *row, size_t width, size_t n_o
     product_clear(&p);
 }
 
+static void check_row(const struct matmul_row *row)
+{
+    static const float sizes[] = {0.0f, 1e-37f, 1e-3f, 1e30f, 1e38f};
+    size_t block = row->act_block;
+    check_rounded(row, block, 2, 1, 5.0f);
+    check_rounded(row, 11 * block, 70, 3, 5.0f);
+    check_rounded(row, 8 * block, 41, 37, 5.0f);
+    check_rounded(row, block, 17, 70, 5.0f);
+    for (size_t k = 1; k <= 17; k++)
+        check_rounded(row, 3 * block, 20, k, 5.0f);
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
+        check_rounded(row, 9 * block, 33, 5, sizes[k]);
+}
+
 static void test_rounded_products(void **state)
 {
     (void)state;
-    static const float sizes[] = {0.0f, 1e-37f, 1e-3f, 1e30f, 1e38f};
     size_t n;
     const struct matmul_row *rows = matmul_rows(&n);
-    for (size_t i = 0; i < n; i++) {
-        size_t block = rows[i].act_block;
-        if (!runs_here(rows[i].needs))
-            continue;
-        check_rounded(&rows[i], block, 2, 1, 5.0f);
-        check_rounded(&rows[i], 11 * block, 70, 3, 5.0f);
-        check_rounded(&rows[i], 8 * block, 41, 37, 5.0f);
-        check_rounded(&rows[i], block, 17, 70, 5.0f);
-        for (size_t k = 1; k <= 17; k++)
-            check_rounded(&rows[i], 3 * block, 20, k, 5.0f);
-        for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
-            check_rounded(&rows[i], 9 * block, 33, 5, sizes[k]);
+    for (size_t i = 0; i < n; i++)
+        if (runs_here(rows[i].needs))
+            check_row(&rows[i]);
+}
+
+#if defined(__x86_64__)
+EACH_TYPE(DECLARE_MATMUL, avxvnni_evex)
+
+/* matmul_avxvnni_evex.c, which no machine prefers. */
+static void test_avxvnni_products(void **state)
+{
+    (void)state;
+    static const struct matmul_row rows[] = {
+        EACH_TYPE(MATMUL_ROW, CPU_AVX2 | CPU_AVX512 | CPU_VNNI, avxvnni_evex)};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        if (!runs_here(rows[i].needs)) {
+            print_message("SKIP: this CPU has no AVX-512 VNNI\n");
+            skip();
+        }
+        check_row(&rows[i]);
     }
 }
+
+/* Those with AVX-VNNI stand between those with AVX-512 VNNI and AVX2, for every type. */
+static void test_avxvnni_order(void **state)
+{
+    (void)state;
+    const uint32_t avxvnni = CPU_AVX2 | CPU_AVX_VNNI, all = avxvnni | CPU_AVX512 | CPU_VNNI;
+    size_t n, n_found = 0;
+    const struct matmul_row *rows = matmul_rows(&n);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < i && rows[i].needs == avxvnni; k++)
+            if (rows[k].dtype == rows[i].dtype) {
+                assert_int_equal(rows[k].needs & all, CPU_AVX512 | CPU_VNNI);
+                n_found++;
+            }
+    assert_int_equal(n_found, 13);
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < i && rows[i].needs == CPU_AVX2; k++)
+            n_found -= rows[k].dtype == rows[i].dtype && rows[k].needs == avxvnni;
+    assert_int_equal(n_found, 0);
+}
+#endif
 
 /* Float32 activations: the same sums up to the rounding of each step. */
 static void check_float(enum dtype dtype, size_t width, size_t n_out, size_t n_rows)
@@ -448,6 +490,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_types_without_a_row),
         cmocka_unit_test(test_rounded_products),
+#if defined(__x86_64__)
+        cmocka_unit_test(test_avxvnni_products),
+        cmocka_unit_test(test_avxvnni_order),
+#endif
         cmocka_unit_test(test_float_products),
         cmocka_unit_test(test_sets_agree),
     };
