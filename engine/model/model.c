@@ -9,6 +9,7 @@
 
 /* Counts changes of the decoder's own arithmetic (the order of its sums is the kernels'). */
 #define DECODER_NUMERICS 1
+#define NOISE_PIECES 64
 
 static const struct architecture *const architectures[] = {
     &gemma4_architecture,
@@ -274,6 +275,45 @@ void sequence_free(struct sequence *s)
 size_t sequence_length(const struct sequence *s)
 {
     return s->length;
+}
+
+/* Noise of the size of normed keys, another piece of it at each position. */
+static void make_noise(float *out, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        out[i] = (float)(i * 7919 % 2039) / 1020.0f - 1.0f;
+}
+
+static void pretend_position(struct sequence *s, size_t position, size_t length, const float *noise)
+{
+    const struct hparams *hp = &s->model->hp;
+
+    for (size_t i = 0; i < hp->layers; i++)
+        if (!hp->layer[i].sliding || position + hp->window >= length)
+            kv_line_write(s->line, i, position, noise + position % NOISE_PIECES,
+                          noise + (position + i) % NOISE_PIECES);
+}
+
+void sequence_pretend(struct sequence *s, size_t length)
+{
+    const struct hparams *hp = &s->model->hp;
+    size_t most = 0;
+
+    assert(s->length == 0 && length < s->tokens_max);
+    for (size_t i = 0; i < hp->layers; i++)
+        if (hp->layer[i].kv_heads * hp->layer[i].head_dim > most)
+            most = hp->layer[i].kv_heads * hp->layer[i].head_dim;
+    float *noise = heap_array(float, most + NOISE_PIECES);
+    make_noise(noise, most + NOISE_PIECES);
+    while (s->length < length) {
+        size_t end = s->length + KV_PAGE_TOKENS < length ? s->length + KV_PAGE_TOKENS : length;
+        kv_line_extend(s->line, s->length, end);
+        for (size_t at = s->length; at < end; at++)
+            pretend_position(s, at, length, noise);
+        s->length = s->length_min = end;
+        kv_line_trim(s->line, end, end);
+    }
+    heap_free(noise);
 }
 
 void sequence_take_back(struct sequence *s, size_t length)

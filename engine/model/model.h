@@ -50,6 +50,10 @@ MUST_CHECK bool sequence_new(struct sequence **out, struct model *m, size_t toke
 void sequence_free(struct sequence *s);
 size_t sequence_length(const struct sequence *s); /* tokens read so far */
 
+/* As if `length` tokens had been read, with keys and values that mean nothing: to measure what comes
+ * behind them. The sequence has read nothing; length < its tokens_max. */
+void sequence_pretend(struct sequence *s, size_t length);
+
 /* Forget the tokens from position `length` on. It must lie behind the first row of the sequence's
  * last pass that asked for logits, and at most SEQUENCE_BACK_MAX tokens back; and no pass may be
  * under way. Reads on as if they had never been there. */

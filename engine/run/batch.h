@@ -14,6 +14,8 @@ struct tokenizer; /* engine/text/tokenizer.h */
 #define BATCH_STOPS_MAX 8 /* stop strings a request */
 #define BATCH_STOP_BYTES_MAX 128
 #define BATCH_DRAFT_TOKENS_MAX 8 /* guesses for one answer in a round */
+#define BATCH_CHUNK_TOKENS 256   /* of a prompt at a time, as infer reads it */
+#define BATCH_STEP_US 50000      /* of a step, as infer works */
 #define DRAFT_STEP_ROWS 8        /* answers that guess together: a step stays short */
 
 /* How the next token is chosen (spec chat.md section 7). */
@@ -61,7 +63,7 @@ struct batch_options {
     size_t slots;            /* requests at once, <= BATCH_SLOTS_MAX */
     size_t context_max;      /* tokens of prompt and answer together, of one request */
     size_t chunk_tokens;     /* prefill chunk; a picture is never cut */
-    int64_t step_us;         /* a step should return after about this long: 50,000 */
+    int64_t step_us;         /* a step should return after about this long */
     struct drafter *drafter; /* NULL: none. Takes DRAFT_STEP_ROWS rows, outlives the batch */
     size_t draft_tokens;     /* guesses for one answer in a round, within
                                 [1, BATCH_DRAFT_TOKENS_MAX]; ignored without a drafter */

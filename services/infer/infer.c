@@ -19,8 +19,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CHUNK_TOKENS 256
-#define STEP_US 50000
 #define TOKENS_NEW_MAX 65536 /* of one answer, whatever the context allows */
 #define CRASH_AFTER 2        /* tokens given out before the test hook strikes */
 
@@ -105,8 +103,8 @@ static bool open_engine(struct infer *infer, const struct settings *settings, st
                                   .progress_context = &progress};
     struct batch_options batch = {.slots = infer->slots,
                                   .context_max = infer->context,
-                                  .chunk_tokens = CHUNK_TOKENS,
-                                  .step_us = STEP_US,
+                                  .chunk_tokens = BATCH_CHUNK_TOKENS,
+                                  .step_us = BATCH_STEP_US,
                                   .draft_tokens = (size_t)settings->draft_tokens};
 
     progress_begin(&progress, "laying out weights", weights_path(infer->weights));

@@ -1,5 +1,4 @@
-/* What is measured on a model: prompts read and answers written through the batch, as infer does.
- */
+/* What is measured on a model: how it is opened, what it has to do, prompts, media. */
 #include "services/millrace/bench/bench_model.h"
 #include "engine/base/clock.h"
 #include "engine/base/heap.h"
@@ -7,19 +6,16 @@
 #include "engine/media/media.h"
 #include "engine/model/drafter.h"
 #include "engine/model/hparams.h"
+#include "engine/model/kv.h"
 #include "engine/model/model.h"
 #include "engine/run/batch.h"
 #include "engine/text/tokenizer.h"
 #include "engine/weights/weights.h"
 #include "services/millrace/bench/bench.h"
+#include "services/stage/warm.h"
 #include <assert.h>
 #include <string.h>
 
-#define STREAMS_MAX 8
-#define PROMPT_SHORT ((size_t)16)
-#define ROOM_TOKENS 256 /* for answers, behind the longest prompt */
-#define CHUNK_TOKENS 512
-#define STEP_US 50000
 #define SOUND_S 30
 #define PICTURE_HEIGHT 480
 #define PICTURE_WIDTH 640
@@ -31,31 +27,45 @@ static double seconds_since(int64_t begun_us)
 
 /* ------------------------------------------------------------------ open */
 
-/* Keys and values for STREAMS_MAX answers, one of them behind the longest prompt. */
-static size_t kv_bytes(size_t depth, const struct hparams *hp)
+static size_t larger(size_t a, size_t b)
 {
-    size_t token = 0;
-
-    for (size_t i = 0; i < hp->layers; i++)
-        token += 2 * hp->layer[i].kv_heads * hp->layer[i].head_dim * sizeof(float);
-    return token * (depth + STREAMS_MAX * (2 * hp->window + CHUNK_TOKENS + ROOM_TOKENS));
+    return a > b ? a : b;
 }
 
-static bool open_batch(struct bench *b, const struct bench_setup *setup, struct status *st)
+static void note_laid_out(void *context, size_t done_bytes, size_t all_bytes)
 {
+    struct bench *b = context;
+    (void)done_bytes;
+    b->lay_out_bytes = (double)all_bytes;
+}
+
+static bool open_model(struct bench *b, const struct bench_setup *setup, struct status *st)
+{
+    size_t positions = larger(setup->prompt_max, setup->depth_max) + ROOM_TOKENS;
     struct hparams hp;
-    size_t context = setup->depth_max + ROOM_TOKENS;
+    struct model_options model = {.exact = setup->exact,
+                                  .kv_type = setup->kv_type,
+                                  .context_max = positions,
+                                  .kv_bytes = SIZE_MAX / 4, /* the parts look at what is free */
+                                  .progress = note_laid_out,
+                                  .progress_context = b};
+    struct batch_options batch = {.slots = 1,
+                                  .context_max = setup->prompt_max + 1,
+                                  .chunk_tokens = BATCH_CHUNK_TOKENS,
+                                  .step_us = BATCH_STEP_US};
+    int64_t begun_us = clock_now_us();
 
     if (!hparams_read(&hp, b->weights, "gemma4", st))
         return false;
-    struct model_options model = {
-        .exact = setup->exact, .context_max = context, .kv_bytes = kv_bytes(context, &hp)};
-    struct batch_options batch = {.slots = STREAMS_MAX,
-                                  .context_max = context,
-                                  .chunk_tokens = CHUNK_TOKENS,
-                                  .step_us = STEP_US};
-    return model_open(&b->model, b->weights, b->pool, &model, st) &&
-           batch_new(&b->batch, b->model, b->tokenizer, &batch, st);
+    if (hp.context <= setup->prompt_max)
+        return status_fail(st, STATUS_LIMIT, "context: %zu positions, prompts of %zu are measured",
+                           hp.context, setup->prompt_max);
+    if (positions > hp.context)
+        model.context_max = hp.context;
+    if (!model_open(&b->model, b->weights, b->pool, &model, st))
+        return false;
+    b->lay_out_s = seconds_since(begun_us);
+    return batch_new(&b->batch, b->model, b->tokenizer, &batch, st);
 }
 
 /* The same words each time, none of them a control token. */
@@ -64,20 +74,24 @@ static void make_ids(struct bench *b)
     size_t vocabulary = model_hparams(b->model)->vocabulary;
     size_t low = vocabulary > 1024 ? 512 : vocabulary / 2;
 
-    b->ids = heap_array(int32_t, b->depth_max + ROOM_TOKENS);
-    for (size_t i = 0; i < b->depth_max + ROOM_TOKENS; i++)
+    b->ids = heap_array(int32_t, b->prompt_max);
+    for (size_t i = 0; i < b->prompt_max; i++)
         b->ids[i] = (int32_t)(low + i * 7919 % (vocabulary - low));
 }
 
 bool bench_open(struct bench **out, const struct bench_setup *setup, struct status *st)
 {
     struct bench *b = heap_new(1, sizeof *b);
-    int64_t begun_us = clock_now_us();
 
-    b->depth_max = setup->depth_max;
+    b->prompt_max = setup->prompt_max;
     b->pool = pool_new(setup->threads);
-    if (!weights_open(&b->weights, setup->model, st) ||
-        !tokenizer_new(&b->tokenizer, b->weights, st) || !open_batch(b, setup, st))
+    if (!weights_open(&b->weights, setup->model, st))
+        goto fail;
+    for (size_t i = 0; i < weights_files(b->weights); i++)
+        if (!warm_read(weights_file(b->weights, i), NULL, st))
+            goto fail;
+    int64_t begun_us = clock_now_us();
+    if (!tokenizer_new(&b->tokenizer, b->weights, st) || !open_model(b, setup, st))
         goto fail;
     b->start_s = seconds_since(begun_us);
     if (*setup->media &&
@@ -100,6 +114,8 @@ void bench_close(struct bench *b)
     if (!b)
         return;
     batch_free(b->batch);
+    for (size_t i = 0; i < COMPANIES; i++)
+        batch_free(b->company[i].batch);
     drafter_close(b->drafter);
     weights_close(b->drafter_file);
     model_close(b->model);
@@ -115,6 +131,16 @@ void bench_close(struct bench *b)
 double bench_start_s(const struct bench *b)
 {
     return b->start_s;
+}
+
+double bench_lay_out_s(const struct bench *b)
+{
+    return b->lay_out_s;
+}
+
+double bench_lay_out_bytes(const struct bench *b)
+{
+    return b->lay_out_bytes;
 }
 
 const char *bench_numerics(const struct bench *b)
@@ -150,21 +176,16 @@ double bench_token_products(const struct bench *b)
     return sum;
 }
 
+double bench_kv_bytes(const struct bench *b, size_t depth)
+{
+    const struct kv *kv = model_kv(b->model);
+    return (double)kv_held_bytes(kv, KV_FULL, depth) + (double)kv_held_bytes(kv, KV_SLIDING, depth);
+}
+
 static double keys_seen(const struct hparams *hp, size_t layer, size_t depth)
 {
     bool cut = hp->layer[layer].sliding && depth > hp->window;
     return (double)(cut ? hp->window : depth);
-}
-
-double bench_kv_bytes(const struct bench *b, size_t depth)
-{
-    const struct hparams *hp = model_hparams(b->model);
-    double sum = 0;
-
-    for (size_t i = 0; i < hp->layers; i++)
-        sum += 2 * keys_seen(hp, i, depth) *
-               (double)(hp->layer[i].kv_heads * hp->layer[i].head_dim) * sizeof(uint16_t);
-    return sum;
 }
 
 double bench_attend_products(const struct bench *b, size_t depth)
@@ -177,106 +198,27 @@ double bench_attend_products(const struct bench *b, size_t depth)
     return sum;
 }
 
-/* ------------------------------------------------------------------ prompts and answers */
-
-static size_t add(struct bench *b, size_t n_ids, size_t first, size_t tokens)
+bool bench_attends_in_integers(const struct bench *b)
 {
-    struct batch_request request = {.ids = b->ids + first, .n_ids = n_ids, .tokens_max = tokens};
-    struct status st = {0};
-    size_t slot = 0;
-
-    bool added = batch_add(b->batch, &request, &slot, &st);
-    assert(added); /* room was made for it when the batch was */
-    return slot;
+    return kv_type(model_kv(b->model)) == DTYPE_I8;
 }
 
-/* What a step gave. */
-struct given {
-    size_t tokens, begun, ended; /* begun, ended: answers */
-};
-
-static struct given step(struct bench *b)
-{
-    struct batch_event events[STREAMS_MAX];
-    struct given given = {0};
-    size_t n = batch_step(b->batch, events);
-
-    for (size_t i = 0; i < n; i++) {
-        given.tokens += events[i].n_tokens;
-        given.begun += events[i].index == 0 && events[i].n_tokens > 0;
-        given.ended += events[i].finish != BATCH_RUNNING;
-    }
-    return given;
-}
+/* ------------------------------------------------------------------ prompts */
 
 double bench_prefill_s(struct bench *b, size_t n)
 {
-    int64_t begun_us = clock_now_us();
-
-    assert(n <= b->depth_max);
-    (void)add(b, n, 0, 1);
-    while (step(b).ended == 0)
-        continue;
-    return seconds_since(begun_us);
-}
-
-double bench_decode_s(struct bench *b, size_t streams, size_t depth, size_t steps)
-{
-    size_t slots[STREAMS_MAX];
-    struct given given = {0};
-    size_t done = 0;
-    size_t prompt = depth ? depth : PROMPT_SHORT;
-
-    assert(streams <= STREAMS_MAX && prompt <= b->depth_max && steps + 2 <= ROOM_TOKENS);
-    for (size_t i = 0; i < streams; i++)
-        slots[i] = add(b, prompt, i, ROOM_TOKENS);
-    for (size_t begun = 0; begun < streams; begun += given.begun)
-        given = step(b);
-    /* The pass that is under way was begun without those that came last. */
-    for (given.tokens = 0; given.tokens == 0;)
-        given = step(b);
-    int64_t begun_us = clock_now_us();
-    for (; done < streams * steps && given.ended == 0; done += given.tokens)
-        given = step(b); /* an answer of a real model may end */
-    double s = seconds_since(begun_us);
-    for (size_t i = 0; i < streams; i++)
-        batch_remove(b->batch, slots[i]);
-    return done ? s * (double)streams / (double)done : 0;
-}
-
-static double pass_s(struct forward *f, const struct model_input *inputs, size_t rows)
-{
-    int64_t begun_us = clock_now_us();
-
-    forward_begin(f, inputs, rows);
-    while (!forward_advance(f, STEP_US))
-        continue;
-    return seconds_since(begun_us);
-}
-
-double bench_verify_s(struct bench *b, size_t rows)
-{
-    struct model_input inputs[PROMPT_SHORT] = {0};
-    size_t vocabulary = model_hparams(b->model)->vocabulary;
-    struct sequence *s = NULL;
+    struct batch_request request = {.ids = b->ids, .n_ids = n, .tokens_max = 1};
+    struct batch_event event = {0};
     struct status st = {0};
+    size_t slot;
+    int64_t begun_us = clock_now_us();
 
-    assert(rows <= PROMPT_SHORT);
-    bool made = sequence_new(&s, b->model, 3 * PROMPT_SHORT, &st);
-    assert(made);
-    float *logits = heap_array(float, rows *vocabulary);
-    struct forward *f = forward_new(b->model, PROMPT_SHORT);
-    for (size_t i = 0; i < PROMPT_SHORT; i++)
-        inputs[i] = (struct model_input){.sequence = s, .id = b->ids[i], .block = -1};
-    (void)pass_s(f, inputs, PROMPT_SHORT);
-    for (size_t i = 0; i < rows; i++)
-        inputs[i].logits = logits + i * vocabulary;
-    (void)pass_s(f, inputs, rows); /* memory is touched for the first time */
-    double took = pass_s(f, inputs, rows);
-    forward_free(f);
-    sequence_free(s);
-    heap_free(logits);
-    return took;
+    assert(n <= b->prompt_max);
+    bool added = batch_add(b->batch, &request, &slot, &st);
+    assert(added); /* the one slot is free */
+    while (batch_step(b->batch, &event) == 0 || event.finish == BATCH_RUNNING)
+        continue;
+    return seconds_since(begun_us);
 }
 
 /* ------------------------------------------------------------------ media */

@@ -1,87 +1,114 @@
 #include "services/millrace/bench/machine.h"
 #include "engine/base/clock.h"
+#include "engine/base/heap.h"
 #include "engine/base/pages.h"
 #include "engine/base/pool.h"
 #include "engine/kernels/probe.h"
 #include <assert.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
-#define READ_BYTES ((size_t)512 << 20) /* of each thread: far beyond any cache */
+#define READ_BYTES ((size_t)512 << 20) /* far beyond any cache */
 #define READ_PIECE ((size_t)4 << 20)
+#define READ_TIMES 4
 #define PRODUCTS ((size_t)2000 * 1000 * 1000) /* of each thread */
-#define TIMES 3                               /* of which the best counts: a limit is a limit */
+#define PRODUCTS_TIMES 3
+#define FLOAT_SHARE 4 /* float32 products are fewer at once */
 #define THREADS_MAX 256
 
-struct probing {
+struct machine {
     const struct probe *probe;
-    const uint8_t *data;
-    size_t done[THREADS_MAX]; /* by thread */
+    struct pool *pool;
+    size_t threads;
+    uint8_t *data;            /* [READ_BYTES] */
+    size_t done[THREADS_MAX]; /* by piece of work */
     volatile uint64_t sink;   /* so that nothing is left out */
 };
 
+struct machine *machine_new(size_t threads)
+{
+    struct machine *m = heap_new(1, sizeof *m);
+
+    assert(threads <= THREADS_MAX);
+    *m = (struct machine){.probe = probe_find(),
+                          .pool = pool_new(threads),
+                          .threads = threads,
+                          .data = pages_new(READ_BYTES)}; /* huge pages, as weights lie in */
+    assert(m->data);                                      /* 512 MB of address space */
+    memset(m->data, 1, READ_BYTES);
+    return m;
+}
+
+void machine_free(struct machine *m)
+{
+    if (!m)
+        return;
+    pages_free(m->data, READ_BYTES);
+    pool_free(m->pool);
+    heap_free(m);
+}
+
 static void read_piece(void *context, size_t begin, size_t end, size_t thread)
 {
-    struct probing *p = context;
+    struct machine *m = context;
     (void)thread;
     for (size_t i = begin; i < end; i++)
-        p->sink += p->probe->read(p->data + i * READ_PIECE, READ_PIECE);
+        m->sink += m->probe->read(m->data + i * READ_PIECE, READ_PIECE);
 }
 
 static void multiply_int8(void *context, size_t begin, size_t end, size_t thread)
 {
-    struct probing *p = context;
+    struct machine *m = context;
     int32_t sum = 0;
 
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        p->done[i] = p->probe->int8(PRODUCTS, &sum);
-        p->sink += (uint64_t)sum;
+        m->done[i] = m->probe->int8(PRODUCTS, &sum);
+        m->sink += (uint64_t)sum;
     }
 }
 
 static void multiply_float32(void *context, size_t begin, size_t end, size_t thread)
 {
-    struct probing *p = context;
+    struct machine *m = context;
     float sum = 0;
 
     (void)thread;
     for (size_t i = begin; i < end; i++) {
-        p->done[i] = p->probe->float32(PRODUCTS / 4, &sum);
-        p->sink += sum > 0;
+        m->done[i] = m->probe->float32(PRODUCTS / FLOAT_SHARE, &sum);
+        m->sink += sum > 0;
     }
 }
 
-static double best_s(struct pool *pool, size_t n, pool_work *work, struct probing *p)
+static double mean_s(struct machine *m, size_t times, size_t n, pool_work *work)
 {
-    double best = 1e9;
+    int64_t begun_us = clock_now_us();
 
-    for (int i = 0; i < TIMES; i++) {
-        int64_t begun_us = clock_now_us();
-        pool_run(pool, n, 1, work, p);
-        double took = (double)(clock_now_us() - begun_us) * 1e-6;
-        best = took < best ? took : best;
-    }
-    return best;
+    for (size_t i = 0; i < times; i++)
+        pool_run(m->pool, n, 1, work, m);
+    return (double)(clock_now_us() - begun_us) * 1e-6 / (double)times;
 }
 
-void machine_measure(struct machine *out, size_t threads)
+double machine_bytes_per_s(struct machine *m)
 {
-    struct probing p = {.probe = probe_find()};
-    struct pool *pool = pool_new(threads);
-    uint8_t *data = pages_new(READ_BYTES); /* huge pages, as the weights lie in */
+    return (double)READ_BYTES / mean_s(m, READ_TIMES, READ_BYTES / READ_PIECE, read_piece);
+}
 
-    assert(data); /* 512 MB of address space */
-    memset(data, 1, READ_BYTES);
-    p.data = data;
-    out->bandwidth_bytes_per_s =
-        (double)READ_BYTES / best_s(pool, READ_BYTES / READ_PIECE, read_piece, &p);
-    pages_free(data, READ_BYTES);
-    double s = best_s(pool, threads, multiply_int8, &p);
-    out->int8_products_per_s = (double)(threads * p.done[0]) / s;
-    s = best_s(pool, threads, multiply_float32, &p);
-    out->float_products_per_s = (double)(threads * p.done[0]) / s;
-    pool_free(pool);
+static double products_per_s(struct machine *m, pool_work *work)
+{
+    double s = mean_s(m, PRODUCTS_TIMES, m->threads, work);
+    return (double)(m->threads * m->done[0]) / s;
+}
+
+double machine_int8_products_per_s(struct machine *m)
+{
+    return products_per_s(m, multiply_int8);
+}
+
+double machine_float_products_per_s(struct machine *m)
+{
+    return products_per_s(m, multiply_float32);
 }
 
 const char *machine_cpu(void)

@@ -257,7 +257,10 @@ static void fill_blocks(struct writer *w, uint8_t *out, const struct quant_row *
         enum dtype type;
         float deviation; /* of a value whose scale is 1 */
         size_t scale_at; /* of the half float in a block */
-    } kinds[] = {{DTYPE_Q4_0, 4.6f, 0}, {DTYPE_Q8_0, 74.0f, 0}, {DTYPE_Q6_K, 18.5f * 32, 208}};
+    } kinds[] = {{DTYPE_Q4_0, 4.6f, 0},
+                 {DTYPE_Q8_0, 74.0f, 0},
+                 {DTYPE_Q4_K, 4.6f * 32, 0},
+                 {DTYPE_Q6_K, 18.5f * 32, 208}};
     size_t k = 0;
 
     while (kinds[k].type != row->dtype)

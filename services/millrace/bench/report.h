@@ -1,22 +1,23 @@
-/* report.h - what was measured, round by round, and how it is printed. */
+/* report.h - what was measured, sample by sample, and how it is printed. */
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 
-#define REPORT_ROUNDS_MAX 16
-#define REPORT_ROWS_MAX 48
+#define REPORT_SAMPLES_MAX 1024
+#define REPORT_ROWS_MAX 64
+#define REPORT_NAME_BYTES 48
 
 /* One figure. */
 struct report_row {
-    const char *key;   /* in the JSON: "decode_tokens_per_s"; static */
-    const char *label; /* for people; static */
-    const char *unit;  /* static */
-    double scale;      /* shown = value * scale */
-    double value[REPORT_ROUNDS_MAX];
-    double ratio[REPORT_ROUNDS_MAX]; /* to what `of` says, in the same round; 0: none */
-    const char *of;                  /* "of bandwidth"; NULL: no ratio */
-    const char *ratio_key;           /* in the JSON; NULL: only shown */
+    char key[REPORT_NAME_BYTES];   /* in the JSON: "decode_tokens_per_s" */
+    char label[REPORT_NAME_BYTES]; /* for people */
+    const char *unit;              /* static */
+    double scale;                  /* shown = value * scale */
+    double value[REPORT_SAMPLES_MAX];
+    double ratio[REPORT_SAMPLES_MAX]; /* to what `of` says, measured beside it */
+    const char *of;                   /* "of bandwidth"; static; NULL: no ratio */
+    char ratio_key[REPORT_NAME_BYTES];
     size_t n;
 };
 
@@ -25,12 +26,17 @@ struct report {
     size_t n;
 };
 
-/* Another round of a figure; its row is made when it is new. */
-struct report_row *report_add(struct report *r, const char *key, const char *label,
-                              const char *unit, double scale, double value);
-void report_ratio(struct report_row *row, const char *key, const char *of, double ratio);
+/* The row of a figure, made when it is new. */
+struct report_row *report_row(struct report *r, const char *key, const char *label,
+                              const char *unit, double scale);
+/* What the ratios of a row are to. */
+void report_of(struct report_row *row, const char *ratio_key, const char *of);
+/* Another sample; ratio is ignored where the row has none. */
+void report_add(struct report_row *row, double value, double ratio);
 
-/* The middle one of n values (the mean of two), n >= 1. */
-double report_median(const double *values, size_t n);
+double report_value(const struct report_row *row); /* medians of the samples, at least one */
+double report_ratio(const struct report_row *row);
+/* The median value under that key; 0 when there is none. */
+double report_find(const struct report *r, const char *key);
 
 void report_print(FILE *out, const struct report *r);

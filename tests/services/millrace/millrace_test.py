@@ -38,7 +38,7 @@ def test_every_command_explains_itself(command):
     assert run(command, '--no-such-option')[0] == 2
 
 
-@pytest.mark.parametrize('options', [['--scale', '2'], ['--rounds', '0'], ['--depth', '0'], ['--type', 'q3_k'],
+@pytest.mark.parametrize('options', [['--scale', '2'], ['--rounds', '0'], ['--depth', '0'], ['--type', 'q3_k'], ['--only', 'decode,nap'],
                                      ['a.gguf', 'b.gguf']])
 def test_bench_refuses(options):
     status, text = run('bench', *options)
@@ -47,13 +47,24 @@ def test_bench_refuses(options):
 
 def test_bench_measures(tiny, tmp_path):
     drafter = tiny_model.drafter_file(str(tmp_path / 'drafter.gguf'))
-    status, text = run('bench', tiny[0], '--media', tiny[1], '--drafter', drafter, '--rounds', '1', '--depth', '100', '--json')
+    status, text = run('bench', tiny[0], '--media', tiny[1], '--drafter', drafter, '--rounds', '1', '--depth', '100',
+                       '--json')
     assert status == 0, text
     figures = json.loads(text)
+    assert 'depth100_added_s' in figures and 'depth100_of_limit' in figures
     for key in ['prefill_tokens_per_s', 'prefill512_tokens_per_s', 'decode_tokens_per_s', 'decode_of_limit',
                 'prefill_of_limit', 'bandwidth_bytes_per_s', 'int8_ops_per_s', 'batch4_of_one', 'verify4_of_one',
-                'picture_of_prefill', 'sound_of_prefill', 'start_s', 'drafted_of_plain']:
+                'picture_of_prefill', 'sound_of_prefill', 'start_s', 'drafted_of_plain', 'batch8_of_one',
+                'depth100_bytes_s', 'depth100_products_s']:
         assert figures[key] > 0, key
+
+
+def test_bench_measures_only_what_is_wanted(tiny):
+    status, text = run('bench', tiny[0], '--rounds', '2', '--only', 'verify', '--kv-type', 'q8', '--json')
+    assert status == 0, text
+    figures = json.loads(text)
+    assert figures['verify4_of_one'] > 0 and 'decode_tokens_per_s' not in figures
+    assert 'q8' in figures['numerics']
 
 
 def test_bench_says_where_it_cannot_write(tmp_path):
