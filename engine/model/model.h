@@ -50,8 +50,8 @@ MUST_CHECK bool sequence_new(struct sequence **out, struct model *m, size_t toke
 void sequence_free(struct sequence *s);
 size_t sequence_length(const struct sequence *s); /* tokens read so far */
 
-/* As if `length` tokens had been read, with keys and values that mean nothing: to measure what comes
- * behind them. The sequence has read nothing; length < its tokens_max. */
+/* As if `length` tokens had been read, with keys and values that mean nothing: to measure what
+ * comes behind them. The sequence has read nothing; length < its tokens_max. */
 void sequence_pretend(struct sequence *s, size_t length);
 
 /* Forget the tokens from position `length` on. It must lie behind the first row of the sequence's
