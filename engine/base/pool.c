@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 /* Workers spin this long for the next job before they sleep: jobs of one step follow each other
  * within microseconds, but a spinning pool would starve the gateway of a two-core box. */
@@ -17,9 +18,16 @@ struct worker {
     size_t index;
 };
 
+/* Pieces that are a thread's to do: begin in the upper half, end in the lower. */
+struct share {
+    _Atomic uint64_t pieces;
+    char apart[LINE - sizeof(uint64_t)];
+};
+
 struct pool {
     size_t n_threads;
     struct worker *workers; /* [n_threads - 1] */
+    struct share *shares;   /* [n_threads] */
 
     pool_work *work;
     void *context;
@@ -27,8 +35,6 @@ struct pool {
     atomic_uint job; /* counts jobs; a change is the starting signal */
     atomic_bool closing;
     /* What all write while they work has cache lines of its own: the rest is only read then. */
-    char apart_next[LINE];
-    atomic_size_t next; /* first element nobody has taken */
     char apart_running[LINE];
     atomic_size_t running; /* workers that have not finished the job */
     char apart_rest[LINE];
@@ -38,15 +44,70 @@ struct pool {
     pthread_cond_t done;
 };
 
+static uint64_t pieces_of(uint64_t begin, uint64_t end)
+{
+    return begin << 32 | end;
+}
+
+/* The thread's next piece; false: it has none left. */
+static bool take(struct share *own, size_t *out)
+{
+    uint64_t seen = atomic_load(&own->pieces);
+
+    for (;;) {
+        uint64_t begin = seen >> 32, end = seen & UINT32_MAX;
+        if (begin >= end)
+            return false;
+        if (atomic_compare_exchange_weak(&own->pieces, &seen, pieces_of(begin + 1, end))) {
+            *out = begin;
+            return true;
+        }
+    }
+}
+
+/* The later half of what another one has left becomes the thread's own; false: there is none. */
+static bool take_over(struct share *own, struct share *other)
+{
+    uint64_t seen = atomic_load(&other->pieces);
+
+    for (;;) {
+        uint64_t begin = seen >> 32, end = seen & UINT32_MAX, middle = begin + (end - begin) / 2;
+        if (begin >= end)
+            return false;
+        if (atomic_compare_exchange_weak(&other->pieces, &seen, pieces_of(begin, middle))) {
+            atomic_store(&own->pieces, pieces_of(middle, end));
+            return true;
+        }
+    }
+}
+
+/* Each thread goes through a range of its own: two that take pieces in turn from one range would
+ * each fetch memory ahead that the other one reads. */
 static void work_on(struct pool *pool, size_t thread)
 {
-    for (;;) {
-        size_t begin = atomic_fetch_add(&pool->next, pool->grain);
-        if (begin >= pool->n)
-            return;
-        size_t end = begin + pool->grain < pool->n ? begin + pool->grain : pool->n;
-        pool->work(pool->context, begin, end, thread);
+    struct share *own = &pool->shares[thread];
+    size_t piece, others = 1;
+
+    while (others < pool->n_threads) {
+        while (take(own, &piece)) {
+            size_t begin = piece * pool->grain;
+            size_t end = begin + pool->grain < pool->n ? begin + pool->grain : pool->n;
+            pool->work(pool->context, begin, end, thread);
+        }
+        for (others = 1; others < pool->n_threads; others++)
+            if (take_over(own, &pool->shares[(thread + others) % pool->n_threads]))
+                break;
     }
+}
+
+static void share_out(struct pool *pool)
+{
+    size_t pieces = (pool->n + pool->grain - 1) / pool->grain;
+
+    assert(pieces <= UINT32_MAX);
+    for (size_t i = 0; i < pool->n_threads; i++)
+        atomic_store(&pool->shares[i].pieces,
+                     pieces_of(pieces * i / pool->n_threads, pieces * (i + 1) / pool->n_threads));
 }
 
 static void wait_for_job(struct pool *pool, unsigned seen)
@@ -96,6 +157,7 @@ struct pool *pool_new(size_t n_threads)
     struct pool *pool = heap_new(1, sizeof *pool);
     pool->n_threads = n_threads;
     pool->workers = heap_array(struct worker, n_threads - 1);
+    pool->shares = heap_array(struct share, n_threads);
     (void)pthread_mutex_init(&pool->mutex, NULL);
     (void)pthread_cond_init(&pool->wake, NULL);
     (void)pthread_cond_init(&pool->done, NULL);
@@ -119,6 +181,7 @@ void pool_free(struct pool *pool)
     (void)pthread_cond_destroy(&pool->wake);
     (void)pthread_cond_destroy(&pool->done);
     heap_free(pool->workers);
+    heap_free(pool->shares);
     heap_free(pool);
 }
 
@@ -154,7 +217,7 @@ void pool_run(struct pool *pool, size_t n, size_t grain, pool_work *work, void *
     pool->context = context;
     pool->n = n;
     pool->grain = grain;
-    atomic_store(&pool->next, 0);
+    share_out(pool);
     atomic_store(&pool->running, pool->n_threads - 1);
     start_job(pool);
     work_on(pool, 0);

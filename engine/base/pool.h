@@ -10,8 +10,9 @@ void pool_free(struct pool *pool);
 size_t pool_threads(const struct pool *pool);
 
 /* Call work(context, begin, end, thread) until [0, n) is covered, in pieces of at most `grain`
- * that are handed out as threads ask for them; returns when all are done. thread < n_threads tells
- * which scratch memory to use. What a piece computes must not depend on where pieces are cut.
- * pool may be NULL: then the caller does everything. Not reentrant. */
+ * of which each thread goes through a range of its own, and then through half of what another has
+ * left; returns when all are done. thread < n_threads tells which scratch memory to use. What a
+ * piece computes must not depend on where pieces are cut. pool may be NULL: then the caller does
+ * everything. Not reentrant. */
 typedef void pool_work(void *context, size_t begin, size_t end, size_t thread);
 void pool_run(struct pool *pool, size_t n, size_t grain, pool_work *work, void *context);
