@@ -84,6 +84,14 @@ pytests() {
 sources() { git ls-files '*.c' '*.h'; }
 style() { sources | xargs clang-format --dry-run -Werror; }
 tidy() { git ls-files '*.c' | grep -vE '_(avx|neon)|^deploy' | xargs -P 2 -n 4 clang-tidy --quiet -p build/asan; }
+# What is missing to run programs for 64-bit Arm here; false: nothing.
+arm64_lacks() {
+    local tool
+    for tool in aarch64-linux-gnu-gcc qemu-aarch64; do
+        command -v "$tool" >/dev/null || { echo "$tool is missing: deploy/setup.sh --tests"; return 0; }
+    done
+    return 1
+}
 build() { cmake --preset "$1" && cmake --build --preset "$1"; }
 
 needed packages ./deploy/setup.sh --tests
@@ -96,6 +104,15 @@ one dependencies tests/deps_test.sh
 export PYTHONDONTWRITEBYTECODE=1
 lines fuzz tests/fuzz/run.sh "$([ -n "$long" ] && echo 60 || echo 10)"
 cmocka unit-tests ctest --preset asan -V -j2
+if [ "$(uname -m)" = aarch64 ]; then
+    : # they were among the unit tests
+elif lacking=$(arm64_lacks); then
+    skipped=$((skipped + 1))
+    echo "  SKIP: kernels of 64-bit Arm: $lacking"
+else
+    one build-arm64 build arm64
+    cmocka arm64-tests ctest --preset arm64 -V -j2
+fi
 pytests service-tests /usr/bin/python3 -m pytest -rs -c tests/pytest.ini tests --ignore=tests/line
 pytests line-tests /usr/bin/python3 -m pytest -rs -c tests/pytest.ini tests/line
 if [ -n "$long" ]; then

@@ -10,10 +10,13 @@ build=(cmake ninja-build gcc libc6-dev pkg-config ccache
     python3 python3-numpy)
 tests=(libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev
     python3-pytest python3-pil python3-zmq python3-msgpack ffmpeg)
+# The kernels of 64-bit Arm are built for it and run by an emulator.
+arm=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
 
 wanted=("${build[@]}")
 if [ "${1:-}" = "--tests" ]; then
     wanted+=("${tests[@]}")
+    [ "$(uname -m)" = aarch64 ] || wanted+=("${arm[@]}")
     # Any Node.js will do for the test with OpenAI's own client; Debian's where there is none.
     command -v npm >/dev/null || wanted+=(nodejs npm)
 elif [ $# -gt 0 ]; then

@@ -2,9 +2,13 @@
 #include <stdatomic.h>
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <sys/auxv.h>
 #endif
 
 #define AVX_VNNI (UINT32_C(1) << 4) /* in eax of cpuid's leaf 7, 1 */
+#define ASIMDDP (1UL << 20)         /* in AT_HWCAP, of AArch64 */
+#define I8MM (1UL << 13)            /* in AT_HWCAP2 */
 #define UNKNOWN (UINT32_C(1) << 31)
 
 static atomic_uint mask = UINT32_MAX;
@@ -26,7 +30,10 @@ static uint32_t detect(void)
     if (__builtin_cpu_supports("avx512vnni"))
         features |= CPU_VNNI;
 #elif defined(__aarch64__)
-    features |= CPU_NEON; /* part of the base architecture */
+    if (getauxval(AT_HWCAP) & ASIMDDP)
+        features |= CPU_NEON;
+    if (getauxval(AT_HWCAP2) & I8MM)
+        features |= CPU_I8MM;
 #endif
     return features;
 }

@@ -5,10 +5,11 @@
 /* Bits of what a kernel needs. AVX2 stands for AVX2, FMA and F16C together. */
 enum cpu_feature {
     CPU_AVX2 = 1 << 0,
-    CPU_AVX512 = 1 << 1, /* F, BW, DQ, VL */
-    CPU_VNNI = 1 << 2,   /* AVX512-VNNI */
-    CPU_NEON = 1 << 3,
+    CPU_AVX512 = 1 << 1,   /* F, BW, DQ, VL */
+    CPU_VNNI = 1 << 2,     /* AVX512-VNNI */
+    CPU_NEON = 1 << 3,     /* with dot products (FEAT_DotProd) */
     CPU_AVX_VNNI = 1 << 4, /* vectors of 256 bits, encoded as AVX2 is */
+    CPU_I8MM = 1 << 5,     /* NEON with matrix products of 8 bits (FEAT_I8MM) */
 };
 
 /* What this machine has, less what the mask takes away. */

@@ -14,6 +14,9 @@ static const struct matmul_row rows[] = {
     EACH_TYPE(PANEL_ROW, VNNI, vnni)
     EACH_TYPE(MATMUL_ROW, CPU_AVX2 | CPU_AVX_VNNI, avxvnni)
     EACH_TYPE(MATMUL_ROW, CPU_AVX2, avx2)
+#elif defined(__aarch64__)
+    EACH_TYPE(MATMUL_ROW, CPU_NEON | CPU_I8MM, neon_i8mm)
+    EACH_TYPE(MATMUL_ROW, CPU_NEON, neon)
 #endif
     EACH_TYPE(MATMUL_ROW, 0, c)
 };
@@ -23,6 +26,8 @@ static const struct matmul_row any_type[] = {
 #if defined(__x86_64__)
     MATMUL_ROW(F32, float, 0, CPU_AVX512, avx512)
     MATMUL_ROW(F32, float, 0, CPU_AVX2, avx2)
+#elif defined(__aarch64__)
+    MATMUL_ROW(F32, float, 0, CPU_NEON, neon)
 #endif
     MATMUL_ROW(F32, float, 0, 0, c)
 };
@@ -40,6 +45,8 @@ static const struct kernel_set sets[] = {
     SET(avx512, CPU_AVX2 | CPU_AVX512 | CPU_VNNI, avx512, avx2),
     SET(avxvnni, CPU_AVX2 | CPU_AVX_VNNI, avx2, avx2),
     SET(avx2, CPU_AVX2, avx2, avx2),
+#elif defined(__aarch64__)
+    SET(neon, CPU_NEON, neon, neon),
 #endif
     SET(c, 0, c, c),
 };
@@ -53,6 +60,9 @@ static const struct probe probes[] = {
     PROBE(avx512, CPU_AVX512 | CPU_VNNI, avx512),
     PROBE(avxvnni, CPU_AVX2 | CPU_AVX_VNNI, avx2),
     PROBE(avx2, CPU_AVX2, avx2),
+#elif defined(__aarch64__)
+    PROBE(neon_i8mm, CPU_NEON | CPU_I8MM, neon),
+    PROBE(neon, CPU_NEON, neon),
 #endif
     PROBE(c, 0, c),
 };

@@ -1,5 +1,8 @@
 /* kernels.h - TABLES: operation x storage type x instruction set -> function, one thread each.
  *
+ * Sets: c, avx2, avxvnni (avx2 with products by AVX-VNNI), avx512 (with VNNI), neon (with dot
+ * products; rows neon_i8mm where matrix products of 8 bits are there too).
+ *
  * `_c` is the meaning of an operation. Sums have one fixed order within a kernel set. Integer
  * products, norms, gelu, soft-cap, rope and resampled pictures give the same bits in every set;
  * float32 products and attention may differ between sets in the last bits.

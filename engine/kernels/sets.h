@@ -86,4 +86,30 @@ EACH_TYPE(DECLARE_MATMUL, avx2)
 EACH_TYPE(DECLARE_MATMUL, avxvnni)
 EACH_TYPE(DECLARE_MATMUL, vnni)
 EACH_TYPE(DECLARE_PANELS, vnni) /* each with its own layout of weights */
+#elif defined(__aarch64__)
+matmul_kernel matmul_float_neon;
+EACH_TYPE(DECLARE_MATMUL, neon)
+EACH_TYPE(DECLARE_MATMUL, neon_i8mm)
+
+void round_row_neon(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n, size_t block);
+void rmsnorm_neon(float *out, const float *x, const float *weight, size_t n, float epsilon);
+void add_scale_neon(float *x, const float *y, size_t n, float scale);
+void gelu_mul_neon(float *out, const float *gate, const float *up, size_t n);
+void softcap_neon(float *x, size_t n, float cap);
+void rope_neon(float *x, const float *cos, const float *sin, size_t heads, size_t half);
+void attend_store_neon(const struct attend_shape *shape, void *keys, void *values, size_t at,
+                       const float *key, const float *value);
+void attend_neon(const struct attend_task *task, const struct attend_part *out);
+void attend_add_neon(const struct attend_part *total, const struct attend_part *more, size_t rows,
+                     size_t head_dim);
+void attend_finish_neon(float *out, const float *values, float sum, size_t head_dim);
+void resize_across_neon(uint8_t *out, size_t stride, const uint8_t *in, size_t width, size_t rows,
+                        const struct resize_taps *taps, float *scratch);
+void resize_down_neon(uint8_t *out, size_t row_bytes, const uint8_t *in, size_t stride,
+                      const struct resize_taps *taps, size_t y);
+
+uint64_t probe_read_neon(const void *data, size_t size);
+size_t probe_int8_neon(size_t products, int32_t *out);
+size_t probe_float32_neon(size_t products, float *out);
+size_t probe_int8_neon_i8mm(size_t products, int32_t *out);
 #endif

@@ -53,8 +53,10 @@ static void check_cpu(struct doctor *d)
             features & CPU_AVX_VNNI ? " AVX-VNNI" : "", features & CPU_AVX512 ? " AVX-512" : "",
             features & CPU_VNNI ? " VNNI" : "");
 #else
-    verdict(d, true, "cpu", "%ld cores;%s", cores,
-            features & CPU_NEON ? " NEON" : " plain C kernels only: slow");
+    verdict(d, features & CPU_NEON, "cpu", "%ld cores;%s%s", cores,
+            features & CPU_NEON ? " NEON with dot products"
+                                : " no NEON with dot products: it would be far too slow",
+            features & CPU_I8MM ? ", I8MM" : "");
 #endif
 }
 

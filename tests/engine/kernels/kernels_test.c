@@ -226,7 +226,7 @@ static void check_rounded(const struct matmul_row *row, size_t width, size_t n_o
     product_init(&p, row, width, n_out, rows, size);
     for (size_t panels = 0; panels < (row->panels ? 2 : 1); panels++) {
         check_rows(&p, 0, 1, n_out, panels);
-        if (size == 5.0f)
+        if (size == 5.0f && row->needs == 0)
             check_meaning(&p.w, &p.x, p.expected);
         if (n_out > 19) {
             check_rows(&p, 0, 16, 18, panels);

@@ -1,0 +1,2 @@
+#define I8MM
+#include "engine/kernels/probe_neon.c"
