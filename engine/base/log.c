@@ -49,7 +49,7 @@ void log_line(enum log_level level, const char *message, const char *format, ...
     (void)vsnprintf(pairs, sizeof pairs, format, args);
     va_end(args);
     make_printable(pairs);
-    int n = snprintf(line, sizeof line, "%s.%03ldZ %s %s: %.160s %s\n", when, now.tv_nsec / 1000000,
+    int n = snprintf(line, sizeof line, "%s.%06ldZ %s %s: %.160s %s\n", when, now.tv_nsec / 1000,
                      level_names[level], process_name, message, pairs);
     if (n > (int)sizeof line - 1)
         n = (int)sizeof line - 1;

@@ -1,5 +1,7 @@
 #include "services/encode/encode.h"
+#include "engine/base/clock.h"
 #include "engine/base/heap.h"
+#include "engine/base/log.h"
 #include "engine/ops/dense.h"
 #include "engine/text/template.h"
 #include "engine/weights/weights.h"
@@ -22,6 +24,7 @@ struct work {
     size_t piece, token; /* the next soft token to make */
     size_t row;          /* and its row in soft */
     struct blob *soft;   /* [pieces.rows][width] f32, or NULL */
+    int64_t spent_us;    /* for them */
 };
 
 struct encode {
@@ -316,6 +319,8 @@ static void send_result(const struct encode *e, struct work *work, struct outbox
     msg->head.last = true;
     add_ids(msg, "ids", &work->prompt.ids);
     if (work->pieces.rows) {
+        log_debug("media projected", "request=%s rows=%zu elapsed_ms=%.2f", rid_hex(work->rid).text,
+                  work->pieces.rows, (double)work->spent_us / 1000);
         add_spans(msg, &work->prompt);
         msg_add_take(msg, "soft", BLOB_F32, (size_t[]){work->pieces.rows, e->width}, 2,
                      blob_keep(work->soft));
@@ -343,7 +348,9 @@ int encode_tick(void *self, struct outbox *out)
         if (!work->used)
             continue;
         e->turn = (e->turn + i + 1) % JOBS_MAX;
+        int64_t begun_us = clock_now_us();
         bool done = project_some(e, work, &st, &failed);
+        work->spent_us += clock_now_us() - begun_us;
         outbox_work(out);
         if (failed)
             outbox_fail(out, work->rid, work->epoch, FAULT_REQUEST, &st);

@@ -27,6 +27,7 @@ extern char **environ;
 #define BROKEN_AFTER 3      /* children in a row that did not get ready */
 #define REAP_MS 100         /* until children that were let go are looked for again */
 #define RETRY_MS 1000       /* between starts while broken */
+#define CALM_MS 300         /* from an item to the start of the child that replaces its own */
 #define SIDE_MAX (1U << 20) /* px, of an answer */
 
 /* Ending: killed, but the kernel still takes it apart (10 ms and more); nobody waits for that. */
@@ -48,6 +49,7 @@ struct children {
     struct child items[CHILDREN_MAX];
     size_t failed_starts;
     int64_t start_again_us;
+    int64_t calm_us; /* until then one that is ready is enough */
     struct status broken;
 };
 
@@ -121,10 +123,13 @@ static size_t count(const struct children *c, enum child_state state)
     return n;
 }
 
-/* Keep so many spares; those that start count. */
+/* Keep so many spares; those that start count. A start costs as much as some pictures: the item
+ * that was handed over, and what follows it, go first while there is another spare. */
 static bool refill(struct children *c, struct status *st)
 {
     const int64_t now_us = clock_now_us();
+    if (now_us < c->calm_us && count(c, CHILD_READY) > 0)
+        return true;
     for (size_t i = 0; i < CHILDREN_MAX; i++) {
         if (count(c, CHILD_STARTING) + count(c, CHILD_READY) >= c->spares ||
             now_us < c->start_again_us)
@@ -240,7 +245,9 @@ bool children_give(struct children *c, uint64_t ticket, const struct decode_requ
     child->state = CHILD_BUSY;
     child->ticket = ticket;
     child->request = *request;
-    child->until_us = clock_now_us() + wall_ms(c, request) * 1000;
+    const int64_t now_us = clock_now_us();
+    child->until_us = now_us + wall_ms(c, request) * 1000;
+    c->calm_us = now_us + CALM_MS * 1000LL;
     return true;
 }
 
@@ -437,6 +444,8 @@ int children_wait_ms(const struct children *c)
 {
     const int64_t now_us = clock_now_us();
     int64_t first_us = c->start_again_us > now_us ? c->start_again_us : INT64_MAX;
+    if (c->calm_us > now_us && c->calm_us < first_us)
+        first_us = c->calm_us;
     for (size_t i = 0; i < CHILDREN_MAX; i++)
         if (c->items[i].state != CHILD_NONE && c->items[i].until_us != 0 &&
             c->items[i].until_us < first_us)
