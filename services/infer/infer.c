@@ -163,6 +163,9 @@ bool infer_open(void **out_self, const struct stage_options *options, struct sta
     infer->crash_id = crash_id ? strtol(crash_id, NULL, 10) : -1;
     infer->slots = (size_t)settings.slots;
     infer->context = (size_t)settings.context;
+    /* Decoding takes every core for seconds: the gateway must get its turn before us. The threads
+     * of the pool inherit it. */
+    (void)!nice(5);
     infer->pool = pool_new((size_t)settings.threads);
     if (settings.drafter[0] && (!weights_open(&infer->drafter_file, settings.drafter, st) ||
                                 !warm_files(infer->drafter_file, manifest, st)))
@@ -179,8 +182,6 @@ bool infer_open(void **out_self, const struct stage_options *options, struct sta
              settings.drafter[0] ? settings.drafter : "none", pool_threads(infer->pool),
              infer->context, infer->slots, (clock_now_us() - begun_us) / 1000);
     log_memory(infer, settings.kv_bytes);
-    /* Decoding takes every core for seconds: the gateway must get its turn before us. */
-    (void)!nice(5);
     *out_self = infer;
     return true;
 fail:
@@ -388,6 +389,8 @@ static void send_event(struct infer *infer, const struct batch_event *event, str
         if (slot->first_us == 0)
             slot->first_us = clock_now_us();
         slot->n_tokens += event->n_tokens;
+        log_debug("tokens", "request=%s index=%zu n=%zu", rid_hex(slot->rid).text, event->index,
+                  event->n_tokens);
         msg_add_take(msg, "tokens", BLOB_I32, (size_t[]){event->n_tokens}, 1,
                      blob_copy(event->tokens, event->n_tokens * sizeof *event->tokens));
     }

@@ -275,8 +275,13 @@ static bool open_stage(struct outbox *box, const struct stage_options *options, 
 {
     int64_t begin = clock_now_us();
 
-    if (!box->stage->open(&box->self, options, &box->hello, st))
+    /* First, so that the thread that moves its bytes does not inherit what a stage may do to its
+     * own priority. */
+    if (!link_open(&box->link, box->settings.bus, st) ||
+        !box->stage->open(&box->self, options, &box->hello, st)) {
+        link_close(box->link);
         return false;
+    }
     assert(box->hello.slots >= 1 && box->hello.slots <= SLOTS_MAX);
     log_info("open", "seat=%s bus=%s slots=%u memory_bytes=%llu elapsed_ms=%.1f",
              box->settings.seat, box->settings.bus, box->hello.slots,
@@ -284,10 +289,7 @@ static bool open_stage(struct outbox *box, const struct stage_options *options, 
              (double)(clock_now_us() - begin) / 1000);
     /* Only from here on: a signal while weights are read ends the process at once. */
     catch_signals();
-    if (link_open(&box->link, box->settings.bus, st))
-        return true;
-    box->stage->close(box->self);
-    return false;
+    return true;
 }
 
 int stage_main(const struct stage *stage, int argc, char **argv)
