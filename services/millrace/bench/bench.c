@@ -24,6 +24,7 @@ static const char usage[] =
     "  --drafter FILE    also answers with a drafter, as if 0.7 of its guesses were right\n"
     "  --scale X         the random model has so much of the 12B's 48 layers (0.125 to 1)\n"
     "  --type NAME       of the random model's layers: q4_0, q4_k (with a q6_k head) or q8_0\n"
+    "  --keep FILE       the random model is written there and stays\n"
     "  --threads N       as many as cores when not given\n"
     "  --rounds N        of which medians are shown, 1 to 16 (3)\n"
     "  --only PART,...   start, decode, prefill, media, batch, verify, depth, long, drafter (all)\n"
@@ -42,6 +43,7 @@ struct options {
     double scale;
     enum dtype type;
     size_t rounds, n_depths, depths[DEPTHS_MAX];
+    const char *keep;       /* NULL: a temporary file */
     bool wanted[PARTS_MAX]; /* by number of a part */
     bool whole, json;
 };
@@ -124,6 +126,9 @@ static bool read_option(struct options *o, int option)
         return read_number(optarg, 1, ROUNDS_MAX, &o->rounds);
     case 'd':
         return read_depths(o, optarg);
+    case 'p':
+        o->keep = optarg;
+        return *optarg != 0;
     case 'o':
         return read_parts(o, optarg);
     case 'q':
@@ -145,21 +150,15 @@ static bool read_option(struct options *o, int option)
 /* 0: go on; else the exit status plus one. */
 static int read_options(struct options *o, int argc, char **argv)
 {
-    static const struct option names[] = {{"media", required_argument, NULL, 'm'},
-                                          {"drafter", required_argument, NULL, 'f'},
-                                          {"scale", required_argument, NULL, 's'},
-                                          {"type", required_argument, NULL, 't'},
-                                          {"threads", required_argument, NULL, 'n'},
-                                          {"rounds", required_argument, NULL, 'r'},
-                                          {"depth", required_argument, NULL, 'd'},
-                                          {"quick", no_argument, NULL, 'q'},
-                                          {"only", required_argument, NULL, 'o'},
-                                          {"whole", no_argument, NULL, 'w'},
-                                          {"kv-type", required_argument, NULL, 'k'},
-                                          {"exact", no_argument, NULL, 'e'},
-                                          {"json", no_argument, NULL, 'j'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {0}};
+    static const struct option names[] = {
+        {"media", required_argument, NULL, 'm'},   {"drafter", required_argument, NULL, 'f'},
+        {"scale", required_argument, NULL, 's'},   {"type", required_argument, NULL, 't'},
+        {"threads", required_argument, NULL, 'n'}, {"rounds", required_argument, NULL, 'r'},
+        {"depth", required_argument, NULL, 'd'},   {"quick", no_argument, NULL, 'q'},
+        {"keep", required_argument, NULL, 'p'},    {"only", required_argument, NULL, 'o'},
+        {"whole", no_argument, NULL, 'w'},         {"kv-type", required_argument, NULL, 'k'},
+        {"exact", no_argument, NULL, 'e'},         {"json", no_argument, NULL, 'j'},
+        {"help", no_argument, NULL, 'h'},          {0}};
     int option;
     int index = 0;
 
@@ -176,7 +175,7 @@ static int read_options(struct options *o, int argc, char **argv)
             return 3;
         }
     }
-    if (optind + 1 < argc) {
+    if (optind + 1 < argc || (optind < argc && o->keep)) {
         (void)fprintf(stderr, "bench: one model at most\n\n%s", usage);
         return 3;
     }
@@ -231,7 +230,7 @@ static bool measure(struct run *run, struct options *o, bool made, struct status
 {
     bool opened = bench_open(&run->b, &o->setup, st);
 
-    if (made)
+    if (made && !o->keep)
         (void)unlink(o->setup.model);
     if (!opened)
         return false;
@@ -250,19 +249,26 @@ static bool measure(struct run *run, struct options *o, bool made, struct status
     return true;
 }
 
-/* path: a template for mkstemp; the file stays when writing fails half way, so it goes here. */
-static bool make_model(struct options *o, char *path, struct status *st)
+/* path [size]: becomes its name. A temporary file stays when writing fails half way, so it goes
+ * here. */
+static bool make_model(struct options *o, char *path, size_t size, struct status *st)
 {
     size_t layers = (size_t)(o->scale * LAYERS_12B / LAYERS_STEP + 0.5) * LAYERS_STEP;
-    int fd = mkstemp(path);
+    const char *folder = getenv("TMPDIR");
 
-    if (fd < 0)
-        return status_fail(st, STATUS_NOT_FOUND, "no file can be made in '%s'", path);
-    (void)close(fd);
+    (void)snprintf(path, size, "%.480s/millrace-bench-XXXXXX", folder ? folder : "/tmp");
+    if (o->keep) {
+        (void)snprintf(path, size, "%s", o->keep);
+    } else {
+        int fd = mkstemp(path);
+        if (fd < 0)
+            return status_fail(st, STATUS_NOT_FOUND, "no file can be made in '%s'", path);
+        (void)close(fd);
+    }
     o->setup.model = path;
     bool ok = random_model_write(path, layers, o->type,
                                  o->type == DTYPE_Q8_0 ? DTYPE_Q8_0 : DTYPE_Q6_K, st);
-    if (!ok)
+    if (!ok && !o->keep)
         (void)unlink(path);
     return ok;
 }
@@ -291,7 +297,6 @@ int bench_main(int argc, char **argv)
     struct options o;
     struct status st = {0};
     char path[512];
-    const char *folder = getenv("TMPDIR");
 
     defaults(&o);
     int stop = read_options(&o, argc, argv);
@@ -302,9 +307,8 @@ int bench_main(int argc, char **argv)
     run->whole = o.whole;
     run->n_depths = o.n_depths;
     memcpy(run->depths, o.depths, sizeof o.depths);
-    (void)snprintf(path, sizeof path, "%.480s/millrace-bench-XXXXXX", folder ? folder : "/tmp");
     bool made = !*o.setup.model;
-    bool ok = (!made || make_model(&o, path, &st)) && measure(run, &o, made, &st);
+    bool ok = (!made || make_model(&o, path, sizeof path, &st)) && measure(run, &o, made, &st);
     if (!ok)
         (void)fprintf(stderr, "bench: %s\n", st.text);
     heap_free(run);

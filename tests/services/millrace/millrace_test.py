@@ -39,7 +39,7 @@ def test_every_command_explains_itself(command):
 
 
 @pytest.mark.parametrize('options', [['--scale', '2'], ['--rounds', '0'], ['--depth', '0'], ['--type', 'q3_k'], ['--only', 'decode,nap'],
-                                     ['a.gguf', 'b.gguf']])
+                                     ['a.gguf', 'b.gguf'], ['a.gguf', '--keep', 'b.gguf']])
 def test_bench_refuses(options):
     status, text = run('bench', *options)
     assert status == 2 and text.startswith('bench: ')
