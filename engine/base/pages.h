@@ -8,5 +8,10 @@
 void *pages_new(size_t size_bytes);
 void pages_free(void *pages, size_t size_bytes); /* NULL does nothing */
 
-/* What processes could still get without swapping; 0 when nobody says. */
+/* What this process could still get without swapping, caches of files included: what the machine
+ * has, or what a control group (a container's, a service's) leaves of its limit. 0 when nobody
+ * says. */
 uint64_t pages_available_bytes(void);
+/* What the groups from `group` ("/a/b") up to the mount point of control groups `root` leave;
+ * UINT64_MAX: no limit. */
+uint64_t pages_group_bytes(const char *root, const char *group);

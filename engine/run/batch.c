@@ -9,9 +9,6 @@
 #include "engine/run/session.h"
 #include <assert.h>
 
-/* The most slots a picture has (spec media.md section 2.2): what a chunk may grow by. */
-#define PICTURE_MAX 1120
-
 struct slot {
     struct session *session; /* NULL: free */
     uint64_t order;          /* of its arrival */
@@ -106,7 +103,7 @@ bool batch_new(struct batch **out, struct model *model, const struct tokenizer *
     b->options = *options;
     b->limits.context_max = options->context_max;
     /* Whatever chunk is asked for: a picture must fit in whole. */
-    b->limits.rows_max = options->chunk_tokens + PICTURE_MAX;
+    b->limits.rows_max = options->chunk_tokens + BATCH_PICTURE_TOKENS;
     if (b->limits.rows_max > options->context_max)
         b->limits.rows_max = options->context_max;
     b->limits.drafts = options->drafter != NULL;

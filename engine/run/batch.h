@@ -13,10 +13,11 @@ struct tokenizer; /* engine/text/tokenizer.h */
 #define BATCH_SLOTS_MAX 64
 #define BATCH_STOPS_MAX 8 /* stop strings a request */
 #define BATCH_STOP_BYTES_MAX 128
-#define BATCH_DRAFT_TOKENS_MAX 8 /* guesses for one answer in a round */
-#define BATCH_CHUNK_TOKENS 256   /* of a prompt at a time, as infer reads it */
-#define BATCH_STEP_US 50000      /* of a step, as infer works */
-#define DRAFT_STEP_ROWS 8        /* answers that guess together: a step stays short */
+#define BATCH_DRAFT_TOKENS_MAX 8  /* guesses for one answer in a round */
+#define BATCH_CHUNK_TOKENS 256    /* of a prompt at a time, as infer reads it */
+#define BATCH_PICTURE_TOKENS 1120 /* of the largest picture, which no chunk cuts */
+#define BATCH_STEP_US 50000       /* of a step, as infer works */
+#define DRAFT_STEP_ROWS 8         /* answers that guess together: a step stays short */
 
 /* How the next token is chosen (spec chat.md section 7). */
 struct sampling {

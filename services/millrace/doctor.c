@@ -186,7 +186,7 @@ static void check_model(struct doctor *d)
         verdict(d, false, "model", "%s", st.text);
         return;
     }
-    uint64_t context = fit_context(d->model, fit.available_bytes);
+    uint64_t context = fit_context(d->model, "f16", fit.available_bytes);
     if (context)
         verdict(d, true, "model", "%s of weights, %s free: a context of %" PRIu64 " tokens fits",
                 fit_bytes(fit.file_bytes), fit_bytes(fit.available_bytes), context);

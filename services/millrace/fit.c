@@ -6,6 +6,7 @@
 #include "engine/model/drafter.h"
 #include "engine/model/hparams.h"
 #include "engine/model/kv.h"
+#include "engine/run/batch.h"
 #include "engine/weights/weights.h"
 #include <inttypes.h>
 #include <stdio.h>
@@ -39,6 +40,10 @@ static struct fit_kv kv_of(const struct hparams *hp, uint64_t context, enum dtyp
                          .full = kv_held_bytes(kv, KV_FULL, (size_t)context),
                          .sliding = kv_held_bytes(kv, KV_SLIDING, (size_t)context),
                          .request = kv_line_bytes(kv, (size_t)context)};
+    uint64_t rows = BATCH_CHUNK_TOKENS + BATCH_PICTURE_TOKENS;
+
+    out.picture =
+        (rows < context ? rows : context) / KV_PAGE_TOKENS * kv_page_bytes(kv, KV_SLIDING);
 
     kv_free(kv);
     return out;
@@ -126,6 +131,7 @@ bool fit_drafter(struct fit *fit, const char *model, const char *drafter, struct
 bool fit_memory(const struct fit *fit, uint64_t kv_bytes, uint64_t other_bytes, struct status *st)
 {
     uint64_t files = fit->file_bytes + fit->media_bytes + fit->drafter_bytes;
+    kv_bytes += fit->kv.picture;
     uint64_t wanted = files + kv_bytes + other_bytes;
 
     if (wanted <= fit->available_bytes)
@@ -138,21 +144,24 @@ bool fit_memory(const struct fit *fit, uint64_t kv_bytes, uint64_t other_bytes, 
         fit_bytes(fit->available_bytes));
 }
 
-uint64_t fit_context(const char *model, uint64_t available)
+uint64_t fit_context(const char *model, const char *kv_type, uint64_t available)
 {
     struct hparams *hp = heap_new(1, sizeof *hp);
     struct weights *w = NULL;
     struct status st = {0};
     struct fit fit = {0};
     uint64_t best = 0;
+    enum dtype type;
 
-    if (weights_open(&w, model, &st) && read_model(w, hp, &fit, &st)) {
+    if (kv_type_read(&type, kv_type, false, &st) && weights_open(&w, model, &st) &&
+        read_model(w, hp, &fit, &st)) {
+        uint64_t rest = fit.file_bytes + FIT_WORK_BYTES + FIT_GATEWAY_BYTES;
         uint64_t low = 0;
         uint64_t high = fit.context / CONTEXT_STEP;
         while (low < high) {
             uint64_t middle = (low + high + 1) / 2;
-            bool fits =
-                fit.file_bytes + kv_of(hp, middle * CONTEXT_STEP, DTYPE_F16).request <= available;
+            struct fit_kv kv = kv_of(hp, middle * CONTEXT_STEP, type);
+            bool fits = rest + kv.request + kv.picture <= available;
             low = fits ? middle : low;
             high = fits ? high : middle - 1;
         }

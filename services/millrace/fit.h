@@ -9,7 +9,12 @@ struct fit_kv {
     uint64_t window;                    /* positions that sliding layers hold at most */
     uint64_t full, sliding;             /* of all positions that are held */
     uint64_t request;                   /* that are reserved: whole pages, and room for new rows */
+    uint64_t picture;                   /* beside all requests' while the largest picture is read */
 };
+
+/* Scratch memory of all processes together, measured; and what the gateway may hold by default. */
+#define FIT_WORK_BYTES ((uint64_t)400 << 20)
+#define FIT_GATEWAY_BYTES ((uint64_t)1 << 30)
 
 /* What a decoder needs beside its file. */
 struct fit {
@@ -33,14 +38,14 @@ MUST_CHECK bool fit_read(struct fit *out, const char *model, const char *media, 
 MUST_CHECK bool fit_drafter(struct fit *fit, const char *model, const char *drafter,
                             struct status *st);
 
-/* STATUS_LIMIT with both numbers when file, media, drafter, keys and values and `other_bytes`
- * together exceed what is free. */
+/* STATUS_LIMIT with both numbers when file, media, drafter, keys and values (kv_bytes of all
+ * requests, and those of a picture) and `other_bytes` together exceed what is free. */
 MUST_CHECK bool fit_memory(const struct fit *fit, uint64_t kv_bytes, uint64_t other_bytes,
                            struct status *st);
 
-/* The largest context, a multiple of 1024 and at most the model's, whose keys and values fit beside
- * the file for one request; 0: none. */
-uint64_t fit_context(const char *model, uint64_t available_bytes);
+/* The largest context, a multiple of 1024 and at most the model's, for one request at a time with
+ * keys and values of that type, beside the file, work space and gateway; 0: none. */
+uint64_t fit_context(const char *model, const char *kv_type, uint64_t available_bytes);
 
 /* "6.98 GB", "12 KB". Valid for the next seven calls. */
 const char *fit_bytes(uint64_t bytes);

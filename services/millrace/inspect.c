@@ -126,6 +126,19 @@ static void print_tensors(const struct weights *w)
     }
 }
 
+/* Beside the file, work space, gateway and what a picture needs. */
+static void print_largest(const char *path, const struct fit *fit, const char *kv_type)
+{
+    uint64_t largest = fit_context(path, kv_type, fit->available_bytes);
+
+    if (largest)
+        (void)printf("  largest context, %-4s  %14" PRIu64 " tokens, one request at a time%s\n",
+                     kv_type, largest,
+                     largest >= fit->context / 1024 * 1024 ? " (all the model has)" : "");
+    else
+        (void)printf("  with %-4s it does not fit\n", kv_type);
+}
+
 /* The arithmetic of memory, for a decoder that this program runs. */
 static void print_fit(const char *path)
 {
@@ -142,22 +155,22 @@ static void print_fit(const char *path)
     (void)printf("  sliding layers       %12" PRIu64 " bytes a token, of the last %" PRIu64 "\n",
                  fit->kv.sliding_token, fit->kv.window);
     static const uint64_t contexts[] = {8192, 32768, 131072, 262144};
+    uint64_t picture = fit->kv.picture;
     for (size_t i = 0; i < sizeof contexts / sizeof *contexts; i++) {
         struct fit at = {0}, small = {0};
         if (contexts[i] <= fit->context && fit_read(&at, path, "", contexts[i], "f16", &st) &&
-            fit_read(&small, path, "", contexts[i], "q8", &st))
+            fit_read(&small, path, "", contexts[i], "q8", &st)) {
+            picture = at.kv.picture;
             (void)printf("  context %7" PRIu64 " %12" PRIu64 " + %" PRIu64 " = %" PRIu64
                          " bytes; in pages %s, with q8 %s\n",
                          contexts[i], at.kv.sliding, at.kv.full, at.kv.sliding + at.kv.full,
                          fit_bytes(at.kv.request), fit_bytes(small.kv.request));
+        }
     }
-    uint64_t largest = fit_context(path, fit->available_bytes);
+    (void)printf("  while the largest picture is read, %s more\n", fit_bytes(picture));
     (void)printf("this machine\n  memory free            %14s\n", fit_bytes(fit->available_bytes));
-    if (largest)
-        (void)printf("  largest context        %14" PRIu64 " tokens, one request at a time%s\n",
-                     largest, largest >= fit->context / 1024 * 1024 ? " (all the model has)" : "");
-    else
-        (void)printf("  it does not fit: %s of weights alone\n", fit_bytes(fit->file_bytes));
+    print_largest(path, fit, "f16");
+    print_largest(path, fit, "q8");
     heap_free(fit);
 }
 

@@ -19,7 +19,6 @@
 
 #define TURN_MS 100
 #define SLOTS_DEFAULT 4
-#define WORK_BYTES ((uint64_t)400 << 20) /* scratch memory of all processes together, measured */
 
 static const char usage[] =
     "usage: millrace up [PIPELINE.yaml] [OPTIONS]\n"
@@ -208,7 +207,7 @@ static bool make_plan(struct up *up, struct status *st)
     if (infer->slots == 0)
         infer->slots = SLOTS_DEFAULT;
     up->kv_bytes = infer->kv_bytes ? infer->kv_bytes : infer->slots * up->fit.kv.request;
-    return fit_memory(&up->fit, up->kv_bytes, c->memory_bytes + WORK_BYTES, st);
+    return fit_memory(&up->fit, up->kv_bytes, c->memory_bytes + FIT_WORK_BYTES, st);
 }
 
 static void print_plan(const struct up *up)

@@ -2,12 +2,16 @@
 #include "engine/base/arena.h"
 #include "engine/base/bytes.h"
 #include "engine/base/heap.h"
+#include "engine/base/pages.h"
 #include "engine/base/pool.h"
 #include "engine/base/status.h"
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -158,6 +162,44 @@ static void test_files_have_a_limit(void **state)
     buffer_clear(&out);
 }
 
+static void put(const char *folder, const char *name, const char *text)
+{
+    char path[256];
+    (void)snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+}
+
+static void test_memory_ends_where_a_group_says(void **state)
+{
+    (void)state;
+    char root[] = "/tmp/millrace-groups-XXXXXX", outer[64], inner[80], command[96];
+
+    assert_non_null(mkdtemp(root));
+    (void)snprintf(outer, sizeof outer, "%s/a", root);
+    (void)snprintf(inner, sizeof inner, "%s/a/b", root);
+    assert_int_equal(mkdir(outer, 0700), 0);
+    assert_int_equal(mkdir(inner, 0700), 0);
+    assert_true(pages_group_bytes(root, "/a/b") == UINT64_MAX);
+    put(inner, "memory.max", "max\n");
+    put(inner, "memory.current", "500\n");
+    assert_true(pages_group_bytes(root, "/a/b") == UINT64_MAX);
+    put(outer, "memory.max", "1000\n");
+    put(outer, "memory.current", "700\n");
+    put(outer, "memory.stat", "anon 400\nfile 300\nfile_mapped 9\n");
+    assert_true(pages_group_bytes(root, "/a/b") == 600);
+    assert_true(pages_group_bytes(root, "/") == UINT64_MAX);
+    put(inner, "memory.max", "800\n");
+    assert_true(pages_group_bytes(root, "/a/b") == 300);
+    put(inner, "memory.current", "900\n");
+    assert_true(pages_group_bytes(root, "/a/b") == 0);
+    (void)snprintf(command, sizeof command, "rm -r %s", root);
+    assert_int_equal(system(command), 0);
+    assert_true(pages_available_bytes() > 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -168,6 +210,7 @@ int main(void)
         cmocka_unit_test(test_utf8),
         cmocka_unit_test(test_pool_covers_every_element_once),
         cmocka_unit_test(test_files_have_a_limit),
+        cmocka_unit_test(test_memory_ends_where_a_group_says),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
