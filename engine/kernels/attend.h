@@ -41,8 +41,9 @@ struct attend_query {
     size_t first, end;
 };
 
-/* Some queries that share their pages, some heads of one kv head, the keys of one group. A query
- * with one head is a row; rows are [n_queries][head_end - head_begin], at most ATTEND_ROWS_MAX. */
+/* Some queries that share their pages; some heads of one kv head, or all heads of some; the keys of
+ * one group. A query with one head is a row; rows are [n_queries][head_end - head_begin], at most
+ * ATTEND_ROWS_MAX. */
 struct attend_task {
     const struct attend_shape *shape;
     const struct attend_query *queries;

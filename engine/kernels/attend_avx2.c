@@ -1,51 +1,114 @@
 /* Softmax attention over pages of keys, AVX2: the order of attend_c.c, products fused. */
+#include "engine/kernels/math_avx2.h"
+#include "engine/quant/quant.h"
+
 #define LANES ((size_t)8)
 #define SUMS ((size_t)8)
-#include "engine/kernels/attend_rows.h"
-#include "engine/kernels/math_avx2.h"
 
-static float exp_one(float x)
+typedef __m256 floats;
+typedef __m256i wholes;
+typedef __m256i words;
+
+/* Heads are a multiple of eight: no vector of floats has a tail. */
+static ALWAYS_INLINE floats floats_zero(void)
 {
-    return _mm256_cvtss_f32(exp_eight(_mm256_set1_ps(x)));
+    return _mm256_setzero_ps();
 }
 
-static ALWAYS_INLINE __m256 load(const void *data, size_t at, enum dtype type)
+static ALWAYS_INLINE floats floats_all(float x)
 {
+    return _mm256_set1_ps(x);
+}
+
+static ALWAYS_INLINE floats floats_get(const float *x, bool all)
+{
+    (void)all;
+    return _mm256_loadu_ps(x);
+}
+
+static ALWAYS_INLINE void floats_put(float *out, floats v, bool all)
+{
+    (void)all;
+    _mm256_storeu_ps(out, v);
+}
+
+static ALWAYS_INLINE floats floats_plus(floats a, floats b)
+{
+    return _mm256_add_ps(a, b);
+}
+
+static ALWAYS_INLINE floats floats_times(floats a, floats b)
+{
+    return _mm256_mul_ps(a, b);
+}
+
+static ALWAYS_INLINE floats floats_add_product(floats sum, floats a, floats b)
+{
+    return _mm256_fmadd_ps(a, b, sum);
+}
+
+static ALWAYS_INLINE floats floats_of(const uint8_t *x, enum dtype type, bool all)
+{
+    (void)all;
     if (type == DTYPE_F16)
-        return _mm256_cvtph_ps(
-            _mm_loadu_si128((const __m128i *)(const void *)((const uint16_t *)data + at)));
-    return _mm256_loadu_ps((const float *)data + at);
+        return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)x));
+    return _mm256_loadu_ps((const float *)(const void *)x);
 }
 
-static ALWAYS_INLINE void score_tiles(struct row *rows, size_t n, struct page *page, size_t low,
-                                      size_t high, enum dtype type)
+static ALWAYS_INLINE void floats_sums(float *out, const floats *s)
 {
-    size_t n_keys = SUMS / n, d = page->d;
-    for (size_t j = low / n_keys * n_keys; j < high; j += n_keys) {
-        float sums[SUMS];
-        __m256 s[SUMS];
-        for (size_t i = 0; i < SUMS; i++)
-            s[i] = _mm256_setzero_ps();
-        for (size_t i = 0; i < d; i += LANES)
-            for (size_t k = 0; k < n_keys; k++) {
-                __m256 key = load(page->keys, (j + k) * d + i, type);
-                for (size_t r = 0; r < n; r++)
-                    s[r * n_keys + k] =
-                        _mm256_fmadd_ps(_mm256_loadu_ps(rows[r].q + i), key, s[r * n_keys + k]);
-            }
-        _mm256_storeu_ps(sums, sums_of_eight(s));
-        for (size_t r = 0; r < n; r++)
-            memcpy(rows[r].score + j, sums + r * n_keys, n_keys * sizeof(float));
-        ahead_step(&page->ahead);
-    }
+    _mm256_storeu_ps(out, sums_of_eight(s));
 }
 
-/* ---- 8 bits: products of 16 bits, exact sums ---- */
+static ALWAYS_INLINE wholes wholes_zero(void)
+{
+    return _mm256_setzero_si256();
+}
 
-#define WORDS ((size_t)16) /* in a vector */
+static ALWAYS_INLINE words words_all(int32_t x)
+{
+    return _mm256_set1_epi32(x);
+}
+
+static ALWAYS_INLINE wholes wholes_get(const int32_t *x)
+{
+    return _mm256_loadu_si256((const __m256i *)(const void *)x);
+}
+
+static ALWAYS_INLINE void wholes_put(int32_t *out, wholes v)
+{
+    _mm256_storeu_si256((__m256i *)(void *)out, v);
+}
+
+static ALWAYS_INLINE floats wholes_to_floats(wholes v)
+{
+    return _mm256_cvtepi32_ps(v);
+}
+
+static ALWAYS_INLINE wholes wholes_add_pairs(wholes sum, words a, words b)
+{
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+}
+
+static ALWAYS_INLINE wholes wholes_add_dot(wholes sum, words a, words b)
+{
+    return wholes_add_pairs(sum, a, b);
+}
+
+static ALWAYS_INLINE words words_get(const int16_t *x)
+{
+    return _mm256_loadu_si256((const __m256i *)(const void *)x);
+}
+
+/* Sixteen, or the first eight of them. */
+static ALWAYS_INLINE words words_of(const uint8_t *x, size_t n)
+{
+    const __m128i *in = (const __m128i *)(const void *)x;
+    return _mm256_cvtepi8_epi16(n < 16 ? _mm_loadl_epi64(in) : _mm_loadu_si128(in));
+}
 
 /* As sums_of_eight. */
-static ALWAYS_INLINE __m256i whole_sums(const __m256i s[SUMS])
+static ALWAYS_INLINE void wholes_sums(float *out, const __m256i *s)
 {
     __m256i a[4], b[2];
     for (size_t i = 0; i < 4; i++)
@@ -54,51 +117,16 @@ static ALWAYS_INLINE __m256i whole_sums(const __m256i s[SUMS])
     for (size_t i = 0; i < 2; i++)
         b[i] = _mm256_add_epi32(_mm256_unpacklo_epi64(a[2 * i], a[2 * i + 1]),
                                 _mm256_unpackhi_epi64(a[2 * i], a[2 * i + 1]));
-    return _mm256_add_epi32(_mm256_permute2x128_si256(b[0], b[1], 0x20),
+    a[0] = _mm256_add_epi32(_mm256_permute2x128_si256(b[0], b[1], 0x20),
                             _mm256_permute2x128_si256(b[0], b[1], 0x31));
+    _mm256_storeu_ps(out, _mm256_cvtepi32_ps(a[0]));
 }
 
-/* Sixteen bytes made words; of the last vector of a row there may be eight. */
-static ALWAYS_INLINE __m256i load_words(const int8_t *at, bool all)
-{
-    const __m128i *in = (const __m128i *)(const void *)at;
-    return _mm256_cvtepi8_epi16(all ? _mm_loadu_si128(in) : _mm_loadl_epi64(in));
-}
+#include "engine/kernels/attend_rows.h"
 
-static ALWAYS_INLINE void score_words(__m256i *s, const struct row *rows, size_t n,
-                                      const int8_t *keys, size_t d, size_t i, bool all)
+static float exp_one(float x)
 {
-    size_t n_keys = SUMS / n;
-    for (size_t k = 0; k < n_keys; k++) {
-        __m256i key = load_words(keys + k * d + i, all);
-        for (size_t r = 0; r < n; r++) {
-            __m256i q = _mm256_loadu_si256((const __m256i *)(const void *)(rows[r].q_rounded + i));
-            s[r * n_keys + k] = _mm256_add_epi32(s[r * n_keys + k], _mm256_madd_epi16(q, key));
-        }
-    }
-}
-
-static ALWAYS_INLINE void score_rounded(struct row *rows, size_t n, struct page *page, size_t low,
-                                        size_t high)
-{
-    size_t n_keys = SUMS / n, d = page->d, whole = d / WORDS * WORDS;
-    const float *scales = scales_of(page->keys, d);
-    for (size_t j = low / n_keys * n_keys; j < high; j += n_keys) {
-        const int8_t *keys = (const int8_t *)page->keys + j * d;
-        float sums[SUMS];
-        __m256i s[SUMS];
-        for (size_t i = 0; i < SUMS; i++)
-            s[i] = _mm256_setzero_si256();
-        for (size_t i = 0; i < whole; i += WORDS)
-            score_words(s, rows, n, keys, d, i, true);
-        if (whole < d)
-            score_words(s, rows, n, keys, d, whole, false);
-        _mm256_storeu_ps(sums, _mm256_cvtepi32_ps(whole_sums(s)));
-        for (size_t r = 0; r < n; r++)
-            for (size_t k = 0; k < n_keys; k++)
-                rows[r].score[j + k] = sums[r * n_keys + k] * (rows[r].q_step * scales[j + k]);
-        ahead_step(&page->ahead);
-    }
+    return _mm256_cvtss_f32(exp_eight(_mm256_set1_ps(x)));
 }
 
 static bool is_usable(float step)
@@ -157,67 +185,6 @@ static void round_weights(struct row *row, const float *scales)
     row->step = round_to(row->rounded, weights, PAGE, 32767.0f);
 }
 
-static ALWAYS_INLINE void value_words(const struct row *rows, size_t n, struct page *page,
-                                      size_t low, size_t high, size_t i, size_t width)
-{
-    __m256i v[SUMS];
-    for (size_t s = 0; s < n * width; s++)
-        v[s] = _mm256_setzero_si256();
-    for (size_t j = low / 2 * 2; j < high; j += 2) {
-        if (j % FETCH_KEYS == 0)
-            ahead_step(&page->ahead);
-        for (size_t k = 0; k < width; k++) {
-            const int8_t *at = (const int8_t *)page->values + j * page->d + 2 * (i + k * LANES);
-            __m256i pairs = load_words(at, true);
-            for (size_t r = 0; r < n; r++) {
-                int32_t weights;
-                memcpy(&weights, rows[r].rounded + j, sizeof weights);
-                v[r * width + k] = _mm256_add_epi32(
-                    v[r * width + k], _mm256_madd_epi16(_mm256_set1_epi32(weights), pairs));
-            }
-        }
-    }
-    for (size_t r = 0; r < n; r++)
-        for (size_t k = 0; k < width && rows[r].low < rows[r].high; k++) {
-            float *out = rows[r].out + i + k * LANES;
-            __m256 kept = _mm256_mul_ps(_mm256_loadu_ps(out), _mm256_set1_ps(rows[r].keep));
-            __m256 more =
-                _mm256_mul_ps(_mm256_cvtepi32_ps(v[r * width + k]), _mm256_set1_ps(rows[r].step));
-            _mm256_storeu_ps(out, _mm256_add_ps(kept, more));
-        }
-}
-
-static ALWAYS_INLINE void value_rounded(const struct row *rows, size_t n, struct page *page,
-                                        size_t low, size_t high)
-{
-    size_t i = 0, width = SUMS / n, d = page->d;
-    for (; i + width * LANES <= d; i += width * LANES)
-        value_words(rows, n, page, low, high, i, width);
-    for (; i < d; i += LANES)
-        value_words(rows, n, page, low, high, i, 1);
-}
-
-static ALWAYS_INLINE void score_type(struct row *rows, size_t n, struct page *page, size_t low,
-                                     size_t high)
-{
-    if (page->type == DTYPE_I8)
-        score_rounded(rows, n, page, low, high);
-    else if (page->type == DTYPE_F16)
-        score_tiles(rows, n, page, low, high, DTYPE_F16);
-    else
-        score_tiles(rows, n, page, low, high, DTYPE_F32);
-}
-
-static void score_rows(struct row *rows, size_t n, struct page *page, size_t low, size_t high)
-{
-    if (n == 4)
-        score_type(rows, 4, page, low, high);
-    else if (n == 2)
-        score_type(rows, 2, page, low, high);
-    else
-        score_type(rows, 1, page, low, high);
-}
-
 static void soften(struct row *row)
 {
     float largest = row->largest;
@@ -235,61 +202,6 @@ static void soften(struct row *row)
     row->keep = exp_one(row->largest - largest);
     row->largest = largest;
     row->sum = row->sum * row->keep + lanes_sum(sum);
-}
-
-static ALWAYS_INLINE void value_step(const struct row *rows, size_t n, struct page *page,
-                                     size_t low, size_t high, size_t i, size_t width,
-                                     enum dtype type)
-{
-    __m256 v[SUMS];
-    for (size_t r = 0; r < n; r++)
-        for (size_t k = 0; k < width; k++)
-            v[r * width + k] = _mm256_mul_ps(_mm256_loadu_ps(rows[r].out + i + k * LANES),
-                                             _mm256_set1_ps(rows[r].keep));
-    for (size_t j = low; j < high; j++) {
-        if (j % FETCH_KEYS == 0)
-            ahead_step(&page->ahead);
-        for (size_t k = 0; k < width; k++) {
-            __m256 value = load(page->values, j * page->d + i + k * LANES, type);
-            for (size_t r = 0; r < n; r++)
-                v[r * width + k] =
-                    _mm256_fmadd_ps(_mm256_set1_ps(rows[r].score[j]), value, v[r * width + k]);
-        }
-    }
-    for (size_t r = 0; r < n; r++)
-        for (size_t k = 0; k < width; k++)
-            _mm256_storeu_ps(rows[r].out + i + k * LANES, v[r * width + k]);
-}
-
-static ALWAYS_INLINE void value_type(const struct row *rows, size_t n, struct page *page,
-                                     size_t low, size_t high, enum dtype type)
-{
-    size_t i = 0, width = SUMS / n, d = page->d;
-    for (; i + width * LANES <= d; i += width * LANES)
-        value_step(rows, n, page, low, high, i, width, type);
-    for (; i < d; i += LANES)
-        value_step(rows, n, page, low, high, i, 1, type);
-}
-
-static ALWAYS_INLINE void value_count(const struct row *rows, size_t n, struct page *page,
-                                      size_t low, size_t high)
-{
-    if (page->type == DTYPE_I8)
-        value_rounded(rows, n, page, low, high);
-    else if (page->type == DTYPE_F16)
-        value_type(rows, n, page, low, high, DTYPE_F16);
-    else
-        value_type(rows, n, page, low, high, DTYPE_F32);
-}
-
-static void value_rows(const struct row *rows, size_t n, struct page *page, size_t low, size_t high)
-{
-    if (n == 4)
-        value_count(rows, 4, page, low, high);
-    else if (n == 2)
-        value_count(rows, 2, page, low, high);
-    else
-        value_count(rows, 1, page, low, high);
 }
 
 void attend_avx2(const struct attend_task *task, const struct attend_part *out)

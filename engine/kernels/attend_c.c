@@ -153,7 +153,7 @@ static void attend_row(struct row *r, const struct attend_shape *shape,
 void attend_c(const struct attend_task *task, const struct attend_part *out)
 {
     size_t d = task->shape->head_dim, heads = task->head_end - task->head_begin;
-    size_t kv_head = task->head_begin / (task->shape->heads / task->shape->kv_heads);
+    size_t per_kv = task->shape->heads / task->shape->kv_heads;
 
     for (size_t i = 0; i < task->n_queries * heads; i++) {
         const struct attend_query *query = &task->queries[i / heads];
@@ -163,7 +163,7 @@ void attend_c(const struct attend_task *task, const struct attend_part *out)
         memset(r.out, 0, d * sizeof *r.out);
         if (task->shape->type == DTYPE_I8)
             r.q_step = round_to(r.q_rounded, r.q, d, 32767.0f);
-        attend_row(&r, task->shape, query, kv_head, task->group);
+        attend_row(&r, task->shape, query, (task->head_begin + i % heads) / per_kv, task->group);
         out->largest[i] = r.largest;
         out->sum[i] = r.sum;
     }

@@ -1,81 +1,123 @@
 /* Softmax attention over pages of keys, NEON: the order of attend_avx2.c in vectors of four, but
  * for the four sums of a score; products fused. */
+#include "engine/kernels/math_neon.h"
+#include "engine/quant/quant.h"
+#include <stdbool.h>
+
 #define LANES ((size_t)4)
 #define SUMS ((size_t)16)
-#include "engine/kernels/attend_rows.h"
-#include "engine/kernels/math_neon.h"
 
-static float exp_one(float x)
+typedef float32x4_t floats;
+typedef int32x4_t wholes;
+typedef int16x8_t words;
+
+/* Heads are a multiple of eight: no vector has a tail. */
+static ALWAYS_INLINE floats floats_zero(void)
 {
-    return vgetq_lane_f32(exp_four(vdupq_n_f32(x)), 0);
+    return vdupq_n_f32(0.0f);
 }
 
-static ALWAYS_INLINE float32x4_t load(const void *data, size_t at, enum dtype type)
+static ALWAYS_INLINE floats floats_all(float x)
 {
-    if (type == DTYPE_F16)
-        return load_half((const uint16_t *)data + at);
-    return vld1q_f32((const float *)data + at);
+    return vdupq_n_f32(x);
 }
 
-/* The sums of SUMS vectors: n rows of scores from `j` on. */
-static ALWAYS_INLINE void store_scores(struct row *rows, size_t n, size_t j,
-                                       const float32x4_t s[SUMS])
+static ALWAYS_INLINE floats floats_get(const float *x, bool all)
 {
-    size_t n_keys = SUMS / n;
-    for (size_t r = 0; r < n; r++)
-        for (size_t k = 0; k < n_keys; k += 4)
-            vst1q_f32(rows[r].score + j + k, sums_of_four(s + r * n_keys + k));
+    (void)all;
+    return vld1q_f32(x);
 }
 
-static ALWAYS_INLINE void score_tiles(struct row *rows, size_t n, struct page *page, size_t low,
-                                      size_t high, enum dtype type)
+static ALWAYS_INLINE void floats_put(float *out, floats v, bool all)
 {
-    size_t n_keys = SUMS / n, d = page->d;
-    for (size_t j = low / n_keys * n_keys; j < high; j += n_keys) {
-        float32x4_t s[SUMS];
-        for (size_t i = 0; i < SUMS; i++)
-            s[i] = vdupq_n_f32(0.0f);
-        for (size_t i = 0; i < d; i += LANES)
-            for (size_t k = 0; k < n_keys; k++) {
-                float32x4_t key = load(page->keys, (j + k) * d + i, type);
-                for (size_t r = 0; r < n; r++)
-                    s[r * n_keys + k] = vfmaq_f32(s[r * n_keys + k], vld1q_f32(rows[r].q + i), key);
-            }
-        store_scores(rows, n, j, s);
-        ahead_step(&page->ahead);
-    }
+    (void)all;
+    vst1q_f32(out, v);
 }
 
-/* ---- 8 bits: products of 16 bits, exact sums ---- */
+static ALWAYS_INLINE floats floats_plus(floats a, floats b)
+{
+    return vaddq_f32(a, b);
+}
 
-static ALWAYS_INLINE int32x4_t add_words(int32x4_t sum, int16x8_t a, int16x8_t b)
+static ALWAYS_INLINE floats floats_times(floats a, floats b)
+{
+    return vmulq_f32(a, b);
+}
+
+static ALWAYS_INLINE floats floats_add_product(floats sum, floats a, floats b)
+{
+    return vfmaq_f32(sum, a, b);
+}
+
+static ALWAYS_INLINE floats floats_of(const uint8_t *x, enum dtype type, bool all)
+{
+    return type == DTYPE_F16 ? load_half(x) : floats_get((const float *)(const void *)x, all);
+}
+
+static ALWAYS_INLINE void floats_sums(float *out, const floats *s)
+{
+    for (size_t i = 0; i < SUMS; i += 4)
+        vst1q_f32(out + i, sums_of_four(s + i));
+}
+
+static ALWAYS_INLINE wholes wholes_zero(void)
+{
+    return vdupq_n_s32(0);
+}
+
+static ALWAYS_INLINE wholes wholes_get(const int32_t *x)
+{
+    return vld1q_s32(x);
+}
+
+static ALWAYS_INLINE void wholes_put(int32_t *out, wholes v)
+{
+    vst1q_s32(out, v);
+}
+
+static ALWAYS_INLINE floats wholes_to_floats(wholes v)
+{
+    return vcvtq_f32_s32(v);
+}
+
+static ALWAYS_INLINE void wholes_sums(float *out, const wholes *s)
+{
+    for (size_t i = 0; i < SUMS; i++)
+        out[i] = (float)vaddvq_s32(s[i]);
+}
+
+static ALWAYS_INLINE wholes wholes_add_pairs(wholes sum, words a, words b)
+{
+    int32x4_t low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+    return vaddq_s32(sum, vpaddq_s32(low, vmull_high_s16(a, b)));
+}
+
+static ALWAYS_INLINE wholes wholes_add_dot(wholes sum, words a, words b)
 {
     return vmlal_high_s16(vmlal_s16(sum, vget_low_s16(a), vget_low_s16(b)), a, b);
 }
 
-static ALWAYS_INLINE void score_rounded(struct row *rows, size_t n, struct page *page, size_t low,
-                                        size_t high)
+static ALWAYS_INLINE words words_all(int32_t x)
 {
-    size_t n_keys = SUMS / n, d = page->d;
-    const float *scales = scales_of(page->keys, d);
-    for (size_t j = low / n_keys * n_keys; j < high; j += n_keys) {
-        const int8_t *keys = (const int8_t *)page->keys + j * d;
-        int32x4_t s[SUMS];
-        for (size_t i = 0; i < SUMS; i++)
-            s[i] = vdupq_n_s32(0);
-        for (size_t i = 0; i < d; i += 8)
-            for (size_t k = 0; k < n_keys; k++) {
-                int16x8_t key = vmovl_s8(vld1_s8(keys + k * d + i));
-                for (size_t r = 0; r < n; r++)
-                    s[r * n_keys + k] =
-                        add_words(s[r * n_keys + k], vld1q_s16(rows[r].q_rounded + i), key);
-            }
-        for (size_t r = 0; r < n; r++)
-            for (size_t k = 0; k < n_keys; k++)
-                rows[r].score[j + k] =
-                    (float)vaddvq_s32(s[r * n_keys + k]) * (rows[r].q_step * scales[j + k]);
-        ahead_step(&page->ahead);
-    }
+    return vreinterpretq_s16_s32(vdupq_n_s32(x));
+}
+
+static ALWAYS_INLINE words words_get(const int16_t *x)
+{
+    return vld1q_s16(x);
+}
+
+static ALWAYS_INLINE words words_of(const uint8_t *x, size_t n)
+{
+    (void)n;
+    return vmovl_s8(vreinterpret_s8_u8(vld1_u8(x)));
+}
+
+#include "engine/kernels/attend_rows.h"
+
+static float exp_one(float x)
+{
+    return vgetq_lane_f32(exp_four(vdupq_n_f32(x)), 0);
 }
 
 /* As round_to of attend_c.c; n a multiple of 4. */
@@ -102,82 +144,6 @@ static void round_weights(struct row *row, const float *scales)
     row->step = round_to(row->rounded, weights, PAGE, 32767.0f);
 }
 
-static ALWAYS_INLINE void value_words(const struct row *rows, size_t n, struct page *page,
-                                      size_t low, size_t high, size_t i, size_t width)
-{
-    int32x4_t v[SUMS];
-    for (size_t s = 0; s < n * width; s++)
-        v[s] = vdupq_n_s32(0);
-    for (size_t j = low / 2 * 2; j < high; j += 2) {
-        if (j % FETCH_KEYS == 0)
-            ahead_step(&page->ahead);
-        for (size_t k = 0; k < width; k++) {
-            const int8_t *at = (const int8_t *)page->values + j * page->d + 2 * (i + k * LANES);
-            int16x8_t pairs = vmovl_s8(vld1_s8(at));
-            for (size_t r = 0; r < n; r++) {
-                int32_t two;
-                memcpy(&two, rows[r].rounded + j, sizeof two);
-                int16x8_t weights = vreinterpretq_s16_s32(vdupq_n_s32(two));
-                int32x4_t low_products = vmull_s16(vget_low_s16(pairs), vget_low_s16(weights));
-                v[r * width + k] = vaddq_s32(
-                    v[r * width + k], vpaddq_s32(low_products, vmull_high_s16(pairs, weights)));
-            }
-        }
-    }
-    for (size_t r = 0; r < n; r++)
-        for (size_t k = 0; k < width && rows[r].low < rows[r].high; k++) {
-            float *out = rows[r].out + i + k * LANES;
-            float32x4_t kept = vmulq_n_f32(vld1q_f32(out), rows[r].keep);
-            float32x4_t more = vmulq_n_f32(vcvtq_f32_s32(v[r * width + k]), rows[r].step);
-            vst1q_f32(out, vaddq_f32(kept, more));
-        }
-}
-
-static ALWAYS_INLINE void value_step(const struct row *rows, size_t n, struct page *page,
-                                     size_t low, size_t high, size_t i, size_t width,
-                                     enum dtype type)
-{
-    float32x4_t v[SUMS];
-    for (size_t r = 0; r < n; r++)
-        for (size_t k = 0; k < width; k++)
-            v[r * width + k] = vmulq_n_f32(vld1q_f32(rows[r].out + i + k * LANES), rows[r].keep);
-    for (size_t j = low; j < high; j++) {
-        if (j % FETCH_KEYS == 0)
-            ahead_step(&page->ahead);
-        for (size_t k = 0; k < width; k++) {
-            float32x4_t value = load(page->values, j * page->d + i + k * LANES, type);
-            for (size_t r = 0; r < n; r++)
-                v[r * width + k] = vfmaq_n_f32(v[r * width + k], value, rows[r].score[j]);
-        }
-    }
-    for (size_t r = 0; r < n; r++)
-        for (size_t k = 0; k < width; k++)
-            vst1q_f32(rows[r].out + i + k * LANES, v[r * width + k]);
-}
-
-/* ---- what attend_rows.h asks for ---- */
-
-static ALWAYS_INLINE void score_type(struct row *rows, size_t n, struct page *page, size_t low,
-                                     size_t high)
-{
-    if (page->type == DTYPE_I8)
-        score_rounded(rows, n, page, low, high);
-    else if (page->type == DTYPE_F16)
-        score_tiles(rows, n, page, low, high, DTYPE_F16);
-    else
-        score_tiles(rows, n, page, low, high, DTYPE_F32);
-}
-
-static void score_rows(struct row *rows, size_t n, struct page *page, size_t low, size_t high)
-{
-    if (n == 4)
-        score_type(rows, 4, page, low, high);
-    else if (n == 2)
-        score_type(rows, 2, page, low, high);
-    else
-        score_type(rows, 1, page, low, high);
-}
-
 static void soften(struct row *row)
 {
     float largest = row->largest;
@@ -195,37 +161,6 @@ static void soften(struct row *row)
     row->keep = exp_one(row->largest - largest);
     row->largest = largest;
     row->sum = row->sum * row->keep + lanes_sum(sum[0], sum[1]);
-}
-
-static ALWAYS_INLINE void value_some(const struct row *rows, size_t n, struct page *page,
-                                     size_t low, size_t high, size_t i, size_t width)
-{
-    if (page->type == DTYPE_I8)
-        value_words(rows, n, page, low, high, i, width);
-    else if (page->type == DTYPE_F16)
-        value_step(rows, n, page, low, high, i, width, DTYPE_F16);
-    else
-        value_step(rows, n, page, low, high, i, width, DTYPE_F32);
-}
-
-static ALWAYS_INLINE void value_count(const struct row *rows, size_t n, struct page *page,
-                                      size_t low, size_t high)
-{
-    size_t i = 0, width = SUMS / n, d = page->d;
-    for (; i + width * LANES <= d; i += width * LANES)
-        value_some(rows, n, page, low, high, i, width);
-    for (; i < d; i += LANES)
-        value_some(rows, n, page, low, high, i, 1);
-}
-
-static void value_rows(const struct row *rows, size_t n, struct page *page, size_t low, size_t high)
-{
-    if (n == 4)
-        value_count(rows, 4, page, low, high);
-    else if (n == 2)
-        value_count(rows, 2, page, low, high);
-    else
-        value_count(rows, 1, page, low, high);
 }
 
 void attend_neon(const struct attend_task *task, const struct attend_part *out)

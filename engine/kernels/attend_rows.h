@@ -1,90 +1,12 @@
 /* attend_rows.h - the walk of attention over rows and pages, for the files that have vectors;
- * static, as math_avx2.h. The file that includes it defines the functions declared below, and
- * LANES, numbers in a vector, and SUMS, vectors held in registers at once.
- *
- * Four rows at a time share what they load. Each number has its own order, so how many rows go
- * together changes nothing. */
+ * static, as math_avx2.h. */
 #pragma once
-#include "engine/kernels/sets.h"
-#include <assert.h>
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-#define PAGE ((size_t)ATTEND_PAGE_KEYS)
-#define TILE_ROWS ((size_t)4)
-#define CACHE_LINE 64
-#define FETCH_KEYS ((size_t)8) /* values are added in steps of so many keys */
-
-struct row {
-    const float *q;
-    float *out;         /* values weighted so far */
-    float largest, sum; /* so far */
-    float keep;         /* what is kept of earlier pages when this one is added */
-    size_t low, high;   /* keys of the page that are seen; equal: none */
-    float score[PAGE];  /* then their exponentials, zero for keys that are not seen */
-    /* for 8-bit keys and values: */
-    const int16_t *q_rounded; /* units of q_step */
-    int16_t rounded[PAGE];    /* exponentials times the values' scales, units of step */
-    float q_step, step;
-};
-
-/* Pages lie anywhere, and a page is too short for the processor to see what comes next: while keys
- * are multiplied, the page's values are fetched, and while those are added, the next page's keys,
- * a little at each step, so that memory and multipliers are both busy all the time. */
-struct ahead {
-    const uint8_t *at;
-    size_t left, step; /* bytes */
-};
-
-static inline void ahead_set(struct ahead *a, const void *data, size_t bytes, size_t steps)
-{
-    a->at = data;
-    a->left = data ? bytes : 0;
-    a->step = (bytes / (steps + 1) / CACHE_LINE + 1) * CACHE_LINE;
-}
-
-static inline void ahead_step(struct ahead *a)
-{
-    size_t n = a->step < a->left ? a->step : a->left;
-    for (size_t i = 0; i < n; i += CACHE_LINE)
-        __builtin_prefetch(a->at + i, 0, 2);
-    a->at += n;
-    a->left -= n;
-}
-
-/* One page of the kv head. */
-struct page {
-    const void *keys, *values;
-    const void *next_keys; /* of the next page, or NULL */
-    size_t d;
-    enum dtype type;
-    struct ahead ahead;
-};
-
-static float exp_one(float x);
-/* score[j] for low <= j < high (others may get anything), for n rows: 1, 2 or 4. */
-static void score_rows(struct row *rows, size_t n, struct page *page, size_t low, size_t high);
-/* Scores to exponentials; keep, largest and sum. */
-static void soften(struct row *row);
-/* As round_to of attend_c.c, with 16 bits; out [512], zeros after d. Returns the step. */
-static float round_query(int16_t *out, const float *q, size_t d);
-/* rounded and step from the exponentials and scales [64]. */
-static void round_weights(struct row *row, const float *scales);
-/* out = out * keep + sum over low <= j < high of score[j] value[j], in that order, for n rows; with
- * 8-bit values the weights are `rounded`, the sum is exact, and rows that see nothing stay. */
-static void value_rows(const struct row *rows, size_t n, struct page *page, size_t low,
-                       size_t high);
+#include "engine/kernels/attend_tiles.h"
 
 /* How many rows go together when so many are left. */
 static size_t rows_together(size_t left)
 {
     return left >= TILE_ROWS ? TILE_ROWS : left >= 2 ? 2 : 1;
-}
-
-static inline const float *scales_of(const void *data, size_t d)
-{
-    return (const float *)(const void *)((const uint8_t *)data + PAGE * d);
 }
 
 /* Keys that any of n rows sees; false: none. */
@@ -101,10 +23,19 @@ static bool seen_range(const struct row *rows, size_t n, size_t *low, size_t *hi
     return *low < *high;
 }
 
+/* score = score * (q_step * scale of the key) */
+static void scale_scores(struct row *row, const float *scales)
+{
+    for (size_t j = 0; j < PAGE; j += LANES) {
+        floats scale = floats_times(floats_all(row->q_step), floats_get(scales + j, true));
+        floats_put(row->score + j, floats_times(floats_get(row->score + j, true), scale), true);
+    }
+}
+
 static void score_page(struct row *rows, size_t n_rows, struct page *page)
 {
     size_t bytes = attend_head_bytes(page->type, page->d);
-    ahead_set(&page->ahead, page->values, bytes, PAGE * n_rows / SUMS);
+    ahead_set(&page->ahead, n_rows < TILE_ROWS ? NULL : page->values, bytes, PAGE * n_rows / SUMS);
     for (size_t n; n_rows > 0; rows += n, n_rows -= n) {
         size_t low, high;
         n = rows_together(n_rows);
@@ -116,6 +47,8 @@ static void score_page(struct row *rows, size_t n_rows, struct page *page)
                 memset(rows[r].rounded, 0, sizeof rows[r].rounded);
                 continue;
             }
+            if (page->type == DTYPE_I8)
+                scale_scores(&rows[r], scales_of(page->keys, page->d));
             soften(&rows[r]);
             if (page->type == DTYPE_I8)
                 round_weights(&rows[r], scales_of(page->values, page->d));
@@ -160,10 +93,10 @@ static void value_tile(struct row *rows, size_t n, struct page *page)
     }
 }
 
-static void value_page(struct row *rows, size_t n_rows, struct page *page)
+static void value_page(struct row *rows, size_t n_rows, struct page *page, const uint8_t *next_keys)
 {
     size_t bytes = attend_head_bytes(page->type, page->d);
-    ahead_set(&page->ahead, page->next_keys, bytes,
+    ahead_set(&page->ahead, n_rows < TILE_ROWS ? NULL : next_keys, bytes,
               PAGE / FETCH_KEYS * n_rows * page->d / (LANES * SUMS));
     for (size_t n; n_rows > 0; rows += n, n_rows -= n) {
         n = rows_together(n_rows);
@@ -171,78 +104,123 @@ static void value_page(struct row *rows, size_t n_rows, struct page *page)
     }
 }
 
-/* Keys of page `number` that rows see; false: none, and the page may not be there. */
-static bool see_page(struct row *rows, const struct attend_task *task, size_t number)
+/* The rows of a task, by kv head: [kv heads][queries][heads_each]. */
+struct walk {
+    struct row rows[ATTEND_ROWS_MAX];
+    int16_t q_rounded[ATTEND_ROWS_MAX][ATTEND_HEAD_DIM_MAX];
+    size_t n_rows, n_each; /* of all kv heads, of one */
+    size_t heads_each;     /* of a kv head */
+    size_t kv_begin, n_kv;
+};
+
+/* The place of row i in what comes out, [queries][heads of the task]. */
+static size_t place_of(const struct walk *w, const struct attend_task *task, size_t i)
 {
-    size_t heads = task->head_end - task->head_begin, at = number * PAGE;
+    size_t kv = i / w->n_each, query = i % w->n_each / w->heads_each;
+    return query * (task->head_end - task->head_begin) + kv * w->heads_each + i % w->heads_each;
+}
+
+static void begin_walk(struct walk *w, const struct attend_task *task,
+                       const struct attend_part *out)
+{
+    const struct attend_shape *shape = task->shape;
+    size_t d = shape->head_dim, heads = task->head_end - task->head_begin;
+    size_t per_kv = shape->heads / shape->kv_heads;
+
+    assert(heads > 0 && task->n_queries > 0);
+    w->heads_each = heads < per_kv ? heads : per_kv;
+    w->n_rows = task->n_queries * heads;
+    w->n_each = task->n_queries * w->heads_each;
+    w->n_kv = heads / w->heads_each;
+    w->kv_begin = task->head_begin / per_kv;
+    assert(w->n_rows <= ATTEND_ROWS_MAX);
+    for (size_t i = 0; i < w->n_rows; i++) {
+        size_t place = place_of(w, task, i);
+        const struct attend_query *query = &task->queries[place / heads];
+        struct row *row = &w->rows[i];
+        row->q = query->q + (task->head_begin + place % heads) * d;
+        row->out = out->values + place * d;
+        row->first = query->first;
+        row->end = query->end;
+        row->largest = -INFINITY;
+        row->sum = 0.0f;
+        memset(row->out, 0, d * sizeof(float));
+        if (shape->type == DTYPE_I8)
+            row->q_step = round_query(w->q_rounded[i], row->q, d);
+        row->q_rounded = w->q_rounded[i];
+    }
+}
+
+/* Keys of page `number` that rows see; false: none, and the page may not be there. */
+static bool see_page(struct walk *w, size_t number)
+{
+    size_t at = number * PAGE;
     bool seen = false;
-    for (size_t n = 0; n < task->n_queries; n++) {
-        const struct attend_query *query = &task->queries[n];
-        size_t low = query->first > at ? query->first - at : 0;
-        size_t high = query->end > at ? query->end - at : 0;
-        high = high < PAGE ? high : PAGE;
-        low = low < high ? low : high;
-        seen = seen || low < high;
-        for (size_t h = 0; h < heads; h++) {
-            rows[n * heads + h].low = low;
-            rows[n * heads + h].high = high;
-        }
+    for (size_t i = 0; i < w->n_rows; i++) {
+        struct row *row = &w->rows[i];
+        row->low = row->first > at ? row->first - at : 0;
+        row->high = row->end > at ? row->end - at : 0;
+        row->high = row->high < PAGE ? row->high : PAGE;
+        row->low = row->low < row->high ? row->low : row->high;
+        seen = seen || row->low < row->high;
     }
     return seen;
 }
 
-static void init_rows(struct row *rows, const struct attend_task *task,
-                      const struct attend_part *out)
+static struct run run_of(const struct walk *w, const void *data, size_t head_bytes)
 {
-    size_t d = task->shape->head_dim, heads = task->head_end - task->head_begin;
-    for (size_t i = 0; i < task->n_queries * heads; i++) {
-        rows[i].q = task->queries[i / heads].q + (task->head_begin + i % heads) * d;
-        rows[i].out = out->values + i * d;
-        rows[i].largest = -INFINITY;
-        rows[i].sum = 0.0f;
-        memset(rows[i].out, 0, d * sizeof(float));
+    const uint8_t *begin = data;
+    if (!begin)
+        return (struct run){0};
+    begin += w->kv_begin * head_bytes;
+    return (struct run){begin, begin + w->n_kv * head_bytes};
+}
+
+/* All kv heads of a page: first their keys, then their values, as they lie in memory. next_keys: of
+ * the page that comes then, or NULL. */
+static void walk_page(struct walk *w, const struct attend_task *task, size_t number,
+                      const void *next_keys)
+{
+    const struct attend_shape *shape = task->shape;
+    size_t bytes = attend_head_bytes(shape->type, shape->head_dim);
+    struct run keys = run_of(w, task->queries->keys[number], bytes);
+    struct run values = run_of(w, task->queries->values[number], bytes);
+    struct run next = run_of(w, next_keys, bytes);
+    struct page page = {.d = shape->head_dim, .type = shape->type, .now = keys, .next = values};
+    for (size_t i = 0; i < w->n_kv; i++) {
+        page.keys = keys.begin + i * bytes;
+        page.values = values.begin + i * bytes;
+        score_page(w->rows + i * w->n_each, w->n_each, &page);
+    }
+    page.now = values;
+    page.next = next;
+    for (size_t i = 0; i < w->n_kv; i++) {
+        page.values = values.begin + i * bytes;
+        value_page(w->rows + i * w->n_each, w->n_each, &page,
+                   next.begin ? next.begin + i * bytes : NULL);
     }
 }
 
 static inline void attend_walk(const struct attend_task *task, const struct attend_part *out)
 {
-    struct row rows[ATTEND_ROWS_MAX];
-    int16_t q_rounded[ATTEND_ROWS_MAX][ATTEND_HEAD_DIM_MAX];
-    const struct attend_shape *shape = task->shape;
-    struct page page = {.d = shape->head_dim, .type = shape->type};
-    size_t kv_head = task->head_begin / (shape->heads / shape->kv_heads);
-    size_t offset = kv_head * attend_head_bytes(shape->type, shape->head_dim);
-    size_t n_rows = task->n_queries * (task->head_end - task->head_begin);
-    size_t group_begin = task->group * ATTEND_GROUP_KEYS;
-    size_t from = group_begin + ATTEND_GROUP_KEYS, to = group_begin;
+    struct walk w;
+    const void *const *keys = task->queries->keys;
+    size_t from = (task->group + 1) * ATTEND_GROUP_KEYS, to = task->group * ATTEND_GROUP_KEYS;
 
-    assert(n_rows <= ATTEND_ROWS_MAX);
-    init_rows(rows, task, out);
-    for (size_t i = 0; i < n_rows && shape->type == DTYPE_I8; i++) {
-        rows[i].q_step = round_query(q_rounded[i], rows[i].q, shape->head_dim);
-        rows[i].q_rounded = q_rounded[i];
-    }
+    begin_walk(&w, task, out);
     for (size_t n = 0; n < task->n_queries; n++) {
         const struct attend_query *query = &task->queries[n];
         from = query->first < from ? query->first : from;
         to = query->end > to ? query->end : to;
     }
-    from = from > group_begin ? from : group_begin;
-    to = to < group_begin + ATTEND_GROUP_KEYS ? to : group_begin + ATTEND_GROUP_KEYS;
-    for (size_t number = from / PAGE; number * PAGE < to; number++) {
-        if (!see_page(rows, task, number))
-            continue;
-        page.keys = (const uint8_t *)task->queries->keys[number] + offset;
-        page.values = (const uint8_t *)task->queries->values[number] + offset;
-        page.next_keys = (number + 1) * PAGE < to && task->queries->keys[number + 1]
-                             ? (const uint8_t *)task->queries->keys[number + 1] + offset
-                             : NULL;
-        score_page(rows, n_rows, &page);
-        value_page(rows, n_rows, &page);
-    }
-    for (size_t i = 0; i < n_rows; i++) {
-        out->largest[i] = rows[i].largest;
-        out->sum[i] = rows[i].sum;
+    from = from > task->group * ATTEND_GROUP_KEYS ? from : task->group * ATTEND_GROUP_KEYS;
+    to = to < (task->group + 1) * ATTEND_GROUP_KEYS ? to : (task->group + 1) * ATTEND_GROUP_KEYS;
+    for (size_t number = from / PAGE; number * PAGE < to; number++)
+        if (see_page(&w, number))
+            walk_page(&w, task, number, (number + 1) * PAGE < to ? keys[number + 1] : NULL);
+    for (size_t i = 0; i < w.n_rows; i++) {
+        out->largest[place_of(&w, task, i)] = w.rows[i].largest;
+        out->sum[place_of(&w, task, i)] = w.rows[i].sum;
     }
 }
 

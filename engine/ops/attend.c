@@ -16,6 +16,10 @@
     4 /* a thread should get this many pieces, so that all end at about the same time              \
        */
 
+/* Memory is read fastest in pieces that are at least so large: kv heads of a page that lie side by
+ * side are read together when their rows are few. */
+#define RUN_BYTES ((size_t)128 << 10)
+
 struct piece {
     const struct attend_query *queries; /* of a unit */
     size_t n_queries, head_begin, head_end;
@@ -171,28 +175,55 @@ static struct piece next_block(const struct job *job, const struct attend_query 
     return p;
 }
 
+/* What there is to do, in blocks of queries and in groups of keys. */
+struct survey {
+    size_t blocks, queries_most; /* of a block */
+    size_t work, work_most;      /* queries times groups; of a block */
+    size_t groups;
+};
+
+static struct survey survey(const struct job *job, const struct attend_query *queries, size_t n)
+{
+    struct survey s = {0};
+    for (size_t i = 0; i < n;) {
+        struct piece p = next_block(job, queries + i, n - i);
+        size_t work = p.n_queries * (p.group_end - p.group_begin);
+        s.blocks++;
+        s.queries_most = p.n_queries > s.queries_most ? p.n_queries : s.queries_most;
+        s.work += work;
+        s.work_most = work > s.work_most ? work : s.work_most;
+        s.groups += p.group_end - p.group_begin;
+        i += p.n_queries;
+    }
+    return s;
+}
+
 /* Decide how the call is cut; no number hangs on it. */
 static void plan(struct job *job, const struct attend_query *queries, size_t n)
 {
-    size_t threads = pool_threads(job->ops->pool), heads = job->shape->heads / job->shape->kv_heads;
-    size_t total = 0, longest = 0, groups = 0, units;
+    const struct attend_shape *shape = job->shape;
+    size_t threads = pool_threads(job->ops->pool), heads = shape->heads / shape->kv_heads;
+    size_t head_bytes = attend_head_bytes(shape->type, shape->head_dim), joined = 1, units;
 
     job->heads_each = heads < ATTEND_ROWS_MAX ? heads : ATTEND_ROWS_MAX;
     while (heads % job->heads_each) /* a unit must not reach into the next kv head */
         job->heads_each--;
-    if (threads == 1)
-        return;
-    for (size_t i = 0; i < n;) {
-        struct piece p = next_block(job, queries + i, n - i);
-        size_t work = p.n_queries * (p.group_end - p.group_begin);
-        total += work;
-        longest = work > longest ? work : longest;
-        groups += p.group_end - p.group_begin;
-        i += p.n_queries;
+    struct survey s = survey(job, queries, n);
+    assert(threads > 0);
+    /* Whole kv heads can be joined. */
+    while (job->heads_each == heads * joined && joined * head_bytes < RUN_BYTES &&
+           shape->kv_heads % (2 * joined) == 0 &&
+           2 * job->heads_each * s.queries_most <= ATTEND_ROWS_MAX &&
+           s.blocks * shape->kv_heads / (2 * joined) >= threads) {
+        job->heads_each *= 2;
+        joined *= 2;
     }
-    units = job->shape->heads / job->heads_each;
-    job->split = total * units < BALANCE * threads * longest;
-    while (job->split && groups * units < BALANCE * threads && job->heads_each % 8 == 0) {
+    units = shape->heads / job->heads_each;
+    if (threads == 1 ||
+        (joined > 1 && s.blocks * units % threads == 0 && s.work == s.blocks * s.work_most))
+        return; /* all get the same */
+    job->split = s.work * units < BALANCE * threads * s.work_most;
+    while (job->split && s.groups * units < BALANCE * threads && job->heads_each % 8 == 0) {
         job->heads_each /= 2;
         units *= 2;
     }

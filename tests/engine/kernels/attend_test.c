@@ -195,6 +195,10 @@ static void check_set(const struct kernel_set *set, struct world *w)
         for (size_t head = 0; head < heads; head++)
             attend_all(set, w, alone, query, 1, head, 1);
     assert_memory_equal(alone, w->out, QUERIES * heads * d * sizeof *alone);
+    memset(alone, 0, QUERIES * heads * d * sizeof *alone);
+    for (size_t query = 0; query < QUERIES; query += 1 + query % 2) /* all kv heads of one or two */
+        attend_all(set, w, alone, query, QUERIES - query < 2 ? 1 : 1 + query % 2, 0, heads);
+    assert_memory_equal(alone, w->out, QUERIES * heads * d * sizeof *alone);
     heap_free(alone);
 }
 
@@ -208,7 +212,8 @@ static void test_sets(void **state)
         {DTYPE_F16, 2, 1, 256}, {DTYPE_F16, 5, 1, 512}, {DTYPE_F32, 6, 2, 40},
         {DTYPE_F32, 16, 1, 24}, {DTYPE_F32, 2, 1, 512}, {DTYPE_I8, 3, 3, 8},
         {DTYPE_I8, 4, 2, 72},   {DTYPE_I8, 7, 1, 64},   {DTYPE_I8, 2, 1, 256},
-        {DTYPE_I8, 5, 1, 512},  {DTYPE_I8, 6, 2, 40},
+        {DTYPE_I8, 5, 1, 512},  {DTYPE_I8, 6, 2, 40},   {DTYPE_F16, 16, 8, 256},
+        {DTYPE_I8, 16, 8, 256},
     };
     size_t n;
     const struct kernel_set *sets = kernel_sets(&n);
