@@ -82,7 +82,8 @@ void decoder_lay_out(struct model *m, void (*progress)(void *context, size_t don
                      void *progress_context);
 
 /* How far a pass is. `at` counts what is done of the step: output rows of a product, tokens of all
- * else. The step of the experts has parts of its own, some of them again for each expert. */
+ * else. The step of the experts has parts of its own, some of them again for each expert; a row
+ * that sees very much has parts by its keys: `part` is the next of them. */
 struct cursor {
     size_t layer, step, at;
     size_t part, expert;
@@ -134,6 +135,7 @@ struct forward {
     struct model_input *inputs;   /* [rows_max] */
     int32_t *positions;           /* [rows_max] */
     struct attend_query *queries; /* [rows_max] */
+    struct attend_part seen;      /* [heads] rows: of a row whose keys take many tiles */
     size_t *block_end; /* [rows_max] end of the positions a slot sees within its picture; or 0 */
 
     struct arena arena;

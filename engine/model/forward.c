@@ -91,6 +91,7 @@ struct forward *forward_new(struct model *m, size_t rows_max)
     struct forward *f = heap_new(1, sizeof *f);
     struct row_sizes s = sizes_of(&m->hp);
     size_t row = 2 * s.width + s.middle + 2 * m->half[0] + 2 * m->half[1] + head_tile(m);
+    size_t seen = s.q + 2 * m->hp.heads;
     size_t widest = larger(larger(s.width, s.q), larger(s.ff, m->hp.expert_ff));
 
     assert(rows_max >= 1);
@@ -101,7 +102,7 @@ struct forward *forward_new(struct model *m, size_t rows_max)
     f->positions = heap_array(int32_t, rows_max);
     f->queries = heap_array(struct attend_query, rows_max);
     f->block_end = heap_array(size_t, rows_max);
-    arena_init(&f->arena, (rows_max * row + (size_t)16 * ARENA_ALIGN) * sizeof(float));
+    arena_init(&f->arena, (rows_max * row + seen + (size_t)16 * ARENA_ALIGN) * sizeof(float));
     f->act = activations_new(rows_max, widest);
     experts_init(&f->experts, &m->hp, rows_max);
     kv_widen(m->kv, rows_max);
@@ -190,6 +191,9 @@ static void lay_out(struct forward *f)
         f->cos[kind] = arena_array(arena, float, n * m->half[kind]);
         f->sin[kind] = arena_array(arena, float, n * m->half[kind]);
     }
+    f->seen.values = arena_array(arena, float, s.q);
+    f->seen.largest = arena_array(arena, float, m->hp.heads);
+    f->seen.sum = arena_array(arena, float, m->hp.heads);
     f->logits = arena_array(arena, float, f->n_logits *head_tile(m));
 }
 

@@ -142,6 +142,20 @@ static struct attend_query query(const struct forward *f, size_t r)
     return q;
 }
 
+/* A tile of a row that sees so much that a tile is not enough; true when it has seen all. */
+static bool attend_long(struct forward *f, const struct attend_shape *shape,
+                        const struct attend_query *q, double unit)
+{
+    size_t begin = f->cursor.part, left, keys;
+
+    begin = begin > 0 ? begin : q->first / ATTEND_GROUP_KEYS * ATTEND_GROUP_KEYS;
+    left = (q->end - begin + ATTEND_GROUP_KEYS - 1) / ATTEND_GROUP_KEYS;
+    keys = forward_tile(f, left, unit * ATTEND_GROUP_KEYS, 1) * ATTEND_GROUP_KEYS;
+    ops_attend_some(f->model->ops, shape, q, &f->seen, begin, begin + keys);
+    f->cursor.part = begin + keys < q->end ? begin + keys : 0;
+    return f->cursor.part == 0;
+}
+
 static bool attend(struct forward *f)
 {
     const struct model *m = f->model;
@@ -159,9 +173,14 @@ static bool attend(struct forward *f)
         f->queries[end] = query(f, end);
         cost += unit * (double)(q->end - q->first);
         end++;
-    } while (end < f->n && cost < forward_tile_cost(f));
-    f->tile_cost += cost;
-    ops_attend(m->ops, &shape, f->queries + begin, end - begin);
+    } while (end < f->n && f->cursor.part == 0 && cost < forward_tile_cost(f));
+    if (end == begin + 1 && (f->cursor.part > 0 || cost > 2 * forward_tile_cost(f))) {
+        if (!attend_long(f, &shape, &f->queries[begin], unit))
+            return false;
+    } else {
+        f->tile_cost += cost;
+        ops_attend(m->ops, &shape, f->queries + begin, end - begin);
+    }
     f->cursor.at = end;
     if (end < f->n)
         return false;

@@ -72,8 +72,12 @@ void attend_memory_free(struct attend_memory *m)
 struct job {
     const struct ops *ops;
     const struct attend_shape *shape;
-    size_t heads_each; /* of a unit */
-    bool split;        /* groups become pieces */
+    const struct attend_part
+        *seen;          /* of the one query, from call to call; NULL: all in this call */
+    size_t first_group; /* that the query sees: with `seen`, where it begins */
+    bool last;          /* the query's last keys are in this call */
+    size_t heads_each;  /* of a unit */
+    bool split;         /* groups become pieces */
     size_t n_pieces, n_units, slot_row, slot_value;
     size_t work; /* multiplications of the pieces */
 };
@@ -81,6 +85,14 @@ struct job {
 static size_t rows_of(const struct piece *p)
 {
     return p->n_queries * (p->head_end - p->head_begin);
+}
+
+/* What earlier calls have seen, of a piece's heads. */
+static struct attend_part seen_part(const struct job *job, const struct piece *p)
+{
+    return (struct attend_part){.values = job->seen->values + p->head_begin * job->shape->head_dim,
+                                .largest = job->seen->largest + p->head_begin,
+                                .sum = job->seen->sum + p->head_begin};
 }
 
 static struct attend_part slot_part(const struct attend_memory *m, const struct piece *p)
@@ -105,7 +117,7 @@ static void see(const struct job *job, const struct piece *p, size_t group,
 static void finish(const struct job *job, const struct piece *p, const struct attend_part *total)
 {
     size_t d = job->shape->head_dim, heads = p->head_end - p->head_begin;
-    for (size_t r = 0; r < rows_of(p); r++)
+    for (size_t r = 0; r < rows_of(p) && job->last; r++)
         job->ops->set->attend_finish(p->queries[r / heads].out + (p->head_begin + r % heads) * d,
                                      total->values + r * d, total->sum[r], d);
 }
@@ -115,18 +127,23 @@ static void do_pieces(void *context, size_t begin, size_t end, size_t thread)
     const struct job *job = context;
     const struct attend_memory *m = job->ops->attend;
     struct scratch *s = &m->scratch[thread];
-    const struct attend_part total = {s->values[0], s->largest[0], s->sum[0]};
+    const struct attend_part own = {s->values[0], s->largest[0], s->sum[0]};
     const struct attend_part more = {s->values[1], s->largest[1], s->sum[1]};
 
     for (size_t i = begin; i < end; i++) {
         const struct piece *p = &m->pieces[i];
         if (p->slotted) {
-            const struct attend_part slot = slot_part(m, p);
+            const struct attend_part slot = job->seen && p->group_begin == job->first_group
+                                                ? seen_part(job, p)
+                                                : slot_part(m, p);
             see(job, p, p->group_begin, &slot);
             continue;
         }
-        see(job, p, p->group_begin, &total);
-        for (size_t group = p->group_begin + 1; group < p->group_end; group++) {
+        const struct attend_part total = job->seen ? seen_part(job, p) : own;
+        size_t group = p->group_begin;
+        if (!job->seen || group == job->first_group)
+            see(job, p, group++, &total);
+        for (; group < p->group_end; group++) {
             see(job, p, group, &more);
             job->ops->set->attend_add(&total, &more, rows_of(p), job->shape->head_dim);
         }
@@ -141,8 +158,11 @@ static void add_slots(void *context, size_t begin, size_t end, size_t thread)
     (void)thread;
     for (size_t u = begin; u < end; u++) {
         const struct piece *first = &m->pieces[m->units[u].begin];
-        const struct attend_part total = slot_part(m, first);
-        for (size_t i = m->units[u].begin + 1; i < m->units[u].end; i++) {
+        size_t i = m->units[u].begin;
+        const struct attend_part total = job->seen ? seen_part(job, first) : slot_part(m, first);
+        if (!job->seen || first->group_begin == job->first_group)
+            i++; /* total is where the first group went */
+        for (; i < m->units[u].end; i++) {
             const struct attend_part more = slot_part(m, &m->pieces[i]);
             job->ops->set->attend_add(&total, &more, rows_of(first), job->shape->head_dim);
         }
@@ -265,25 +285,50 @@ static void add_unit(struct job *job, struct piece p)
     }
 }
 
-void ops_attend(const struct ops *ops, const struct attend_shape *shape,
-                const struct attend_query *queries, size_t n)
+static void attend(struct job *job, const struct attend_query *queries, size_t n)
 {
-    struct job job = {.ops = ops, .shape = shape};
+    const struct attend_shape *shape = job->shape;
 
     assert(shape->kv_heads > 0 && shape->heads % shape->kv_heads == 0);
     assert(shape->head_dim % 8 == 0 && shape->head_dim <= ATTEND_HEAD_DIM_MAX);
     assert(shape->type == DTYPE_F16 || shape->type == DTYPE_F32 || shape->type == DTYPE_I8);
     for (size_t i = 0; i < n; i++)
         assert(queries[i].first < queries[i].end);
-    plan(&job, queries, n);
+    plan(job, queries, n);
     for (size_t i = 0; i < n;) {
-        struct piece p = next_block(&job, queries + i, n - i);
-        for (size_t head = 0; head < shape->heads; head += job.heads_each) {
+        struct piece p = next_block(job, queries + i, n - i);
+        for (size_t head = 0; head < shape->heads; head += job->heads_each) {
             p.head_begin = head;
-            p.head_end = head + job.heads_each;
-            add_unit(&job, p);
+            p.head_end = head + job->heads_each;
+            add_unit(job, p);
         }
         i += p.n_queries;
     }
-    flush(&job);
+    flush(job);
+}
+
+void ops_attend(const struct ops *ops, const struct attend_shape *shape,
+                const struct attend_query *queries, size_t n)
+{
+    struct job job = {.ops = ops, .shape = shape, .last = true};
+
+    attend(&job, queries, n);
+}
+
+void ops_attend_some(const struct ops *ops, const struct attend_shape *shape,
+                     const struct attend_query *query, const struct attend_part *seen, size_t begin,
+                     size_t end)
+{
+    struct attend_query part = *query;
+    struct job job = {.ops = ops,
+                      .shape = shape,
+                      .seen = seen,
+                      .first_group = query->first / ATTEND_GROUP_KEYS,
+                      .last = end >= query->end};
+
+    assert(begin <= query->first || begin % ATTEND_GROUP_KEYS == 0);
+    assert(end >= query->end || end % ATTEND_GROUP_KEYS == 0);
+    part.first = begin > query->first ? begin : query->first;
+    part.end = end < query->end ? end : query->end;
+    attend(&job, &part, 1);
 }

@@ -99,5 +99,12 @@ void ops_rope(const struct ops *ops, float *x, const float *cos, const float *si
 void ops_attend(const struct ops *ops, const struct attend_shape *shape,
                 const struct attend_query *queries, size_t n);
 
+/* The same for one query, its keys at [begin, end) only: calls in ascending order, the first from
+ * query->first or before, the last to query->end or beyond, cut at multiples of ATTEND_GROUP_KEYS.
+ * query->out is there after the last. seen: [heads] rows that nobody touches in between. */
+void ops_attend_some(const struct ops *ops, const struct attend_shape *shape,
+                     const struct attend_query *query, const struct attend_part *seen, size_t begin,
+                     size_t end);
+
 /* Index of the largest value (the first of equal ones; NaN never wins), n >= 1. */
 size_t ops_argmax(const float *x, size_t n);

@@ -396,6 +396,21 @@ static void test_attend_cuts(void **state)
     cpu_set_mask(UINT32_MAX);
 }
 
+/* The keys of one query bit by bit, in calls of 1, 2, 4 ... groups: the same numbers. */
+static void check_some(const struct ops *ops, const struct attend_shape *shape,
+                       struct attend_query q, const float *expected)
+{
+    size_t n = shape->heads * shape->head_dim, step = ATTEND_GROUP_KEYS;
+    float *memory = heap_array(float, 2 * n + 2 * shape->heads);
+    struct attend_part seen = {memory, memory + n, memory + n + shape->heads};
+
+    q.out = memory + n + 2 * shape->heads;
+    for (size_t at = 0; at<q.end; at += step, step *= at> step ? 2 : 1)
+        ops_attend_some(ops, shape, &q, &seen, at, at + step);
+    assert_memory_equal(q.out, expected, n * sizeof *expected);
+    heap_free(memory);
+}
+
 /* A token at the end of the longest context: 4096 pages, here the same two in turn. */
 static void test_attend_at_262144(void **state)
 {
@@ -425,6 +440,8 @@ static void test_attend_at_262144(void **state)
         q.out = again;
         ops_attend(two, &shape, &q, 1);
         assert_memory_equal(out, again, sizeof out);
+        check_some(one, &shape, q, out);
+        check_some(two, &shape, q, out);
         attend_double(exact, &shape, &q, type, 1);
         for (size_t i = 0; i < D; i++)
             assert_true(fabs(exact[i] - (double)out[D + i]) < 3e-6);
