@@ -8,7 +8,7 @@
 static ALWAYS_INLINE __m512i group_product(__m512i first, const __m512i w[4], const int8_t *q)
 {
     for (size_t g = 0; g < 4; g++)
-        first = _mm512_dpbusd_epi32(first, w[g], four_acts(q + 4 * g));
+        first = dot_four(first, w[g], q + 4 * g);
     return first;
 }
 
@@ -64,6 +64,17 @@ static ALWAYS_INLINE void start(int32_t *out, const struct strip *a, int offset,
         _mm512_storeu_si512(out + 16 * i, _mm512_mullo_epi32(load(a->sum + 16 * i), times));
 }
 
+/* whole + four groups, 32 values apart, of one row of activations. */
+static ALWAYS_INLINE __m512i q6_k_part(__m512i whole, const __m512i w[4][4], const __m512i scale[4],
+                                       const int32_t *first, const int8_t *q)
+{
+    for (size_t k = 0; k < 4; k++) {
+        __m512i product = group_product(_mm512_set1_epi32(first[2 * k]), w[k], q + 32 * k);
+        whole = _mm512_add_epi32(whole, _mm512_mullo_epi32(product, scale[k]));
+    }
+    return whole;
+}
+
 static ALWAYS_INLINE void q6_k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
                                     const struct strip *a, size_t rows)
 {
@@ -80,19 +91,22 @@ static ALWAYS_INLINE void q6_k_rows(__m512 *restrict sum, const uint8_t *restric
         for (size_t k = 0; k < 4; k++)
             scale[k] = _mm512_cvtepi8_epi32(
                 _mm_loadu_si128((const __m128i *)(const void *)(panel + ROWS * (group + 2 * k))));
+        if (rows > KEPT) {
+            for (size_t i = 0; i < rows; i++)
+                whole[i] = q6_k_part(whole[i], w, scale, first + 16 * i + group,
+                                     a->q + i * STRIP + 16 * group);
+            continue;
+        }
+#pragma GCC unroll 4
         for (size_t i = 0; i < rows; i++)
-            for (size_t k = 0; k < 4; k++) {
-                size_t g = group + 2 * k;
-                __m512i product = group_product(_mm512_set1_epi32(first[16 * i + g]), w[k],
-                                                a->q + i * STRIP + 16 * g);
-                whole[i] = _mm512_add_epi32(whole[i], _mm512_mullo_epi32(product, scale[k]));
-            }
+            whole[i] = q6_k_part(whole[i], w, scale, first + 16 * i + group,
+                                 a->q + i * STRIP + 16 * group);
     }
     __m512 d = halves(panel + Q6_K_D);
     for (size_t i = 0; i < rows; i++)
         sum[i] = add_block(sum[i], d, a->scale[i], whole[i]);
 }
-PANELS(q6_k, 53 * VECTOR)
+PANELS(q6_k, 256, 53 * VECTOR)
 
 /* ---- q4_k, q5_k: d and dmin [row], six-bit scales and mins, fifth bits, nibbles */
 
@@ -219,14 +233,14 @@ static ALWAYS_INLINE void q4_k_rows(__m512 *restrict sum, const uint8_t *restric
 {
     k_rows(sum, panel, a, rows, false, 36 * VECTOR);
 }
-PANELS(q4_k, 36 * VECTOR)
+PANELS(q4_k, 256, 36 * VECTOR)
 
 static ALWAYS_INLINE void q5_k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
                                     const struct strip *a, size_t rows)
 {
     k_rows(sum, panel, a, rows, true, 44 * VECTOR);
 }
-PANELS(q5_k, 44 * VECTOR)
+PANELS(q5_k, 256, 44 * VECTOR)
 
 /* ---- q2_k, q3_k, iq4_xs: runs of 32 values; scales of one byte, [group][row], come first, then d
  * and dmin [row] */
@@ -326,7 +340,7 @@ static ALWAYS_INLINE void q2_k_rows(__m512 *restrict sum, const uint8_t *restric
 {
     runs_rows(sum, panel, a, rows, 0, q2_k_unpack, D_AT, 21 * VECTOR);
 }
-PANELS(q2_k, 21 * VECTOR)
+PANELS(q2_k, 256, 21 * VECTOR)
 
 /* Six-bit scales less 32. The upper two bits of groups g, g + 4, ... stand in one byte. */
 static void q3_k_pack(uint8_t *out, const uint8_t *const row[ROWS], size_t blocks)
@@ -365,7 +379,7 @@ static ALWAYS_INLINE void q3_k_rows(__m512 *restrict sum, const uint8_t *restric
 {
     runs_rows(sum, panel, a, rows, 4, q3_k_unpack, D_AT, 29 * VECTOR);
 }
-PANELS(q3_k, 29 * VECTOR)
+PANELS(q3_k, 256, 29 * VECTOR)
 
 #define IQ4_XS_D (2 * VECTOR)
 #define IQ4_XS_QUANTS (3 * VECTOR)
@@ -409,4 +423,4 @@ static ALWAYS_INLINE void iq4_xs_rows(__m512 *restrict sum, const uint8_t *restr
 {
     runs_rows(sum, panel, a, rows, 128, iq4_xs_unpack, IQ4_XS_D, 35 * VECTOR);
 }
-PANELS(iq4_xs, 35 * VECTOR)
+PANELS(iq4_xs, 256, 35 * VECTOR)

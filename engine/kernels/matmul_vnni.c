@@ -6,6 +6,7 @@
 #include "engine/kernels/panels_vnni.h"
 
 #define BLOCKS (STRIP / 32)
+#define IN_TURN 8                  /* rows whose products may go side by side */
 #define HALVES (BLOCKS * ROWS * 2) /* bytes of the scales of a strip */
 
 /* -offset times the sums of a strip's blocks: where the whole numbers begin. */
@@ -23,10 +24,26 @@ static ALWAYS_INLINE __m512i block_product(const __m512i w[8], const int8_t *q, 
 {
     __m512i even = _mm512_set1_epi32(first), odd = _mm512_setzero_si512();
     for (size_t g = 0; g < 8; g += 2) {
-        even = _mm512_dpbusd_epi32(even, w[g], four_acts(q + 4 * g));
-        odd = _mm512_dpbusd_epi32(odd, w[g + 1], four_acts(q + 4 * g + 4));
+        even = dot_four(even, w[g], q + 4 * g);
+        odd = dot_four(odd, w[g + 1], q + 4 * g + 4);
     }
     return _mm512_add_epi32(even, odd);
+}
+
+/* whole[i] = that of row i of activations, side by side, so that none waits for its own last sum.
+ */
+static ALWAYS_INLINE void block_products(__m512i *whole, const __m512i w[8], const int8_t *q,
+                                         const int32_t *first, size_t rows)
+{
+#pragma GCC unroll 8
+    for (size_t i = 0; i < rows; i++)
+        whole[i] = _mm512_set1_epi32(first[i * BLOCKS]);
+#pragma GCC unroll 8
+    for (size_t g = 0; g < 8; g++) {
+#pragma GCC unroll 8
+        for (size_t i = 0; i < rows; i++)
+            whole[i] = dot_four(whole[i], w[g], q + i * STRIP + 4 * g);
+    }
 }
 
 /* base: of types whose offset is none; else NULL. */
@@ -38,21 +55,26 @@ static ALWAYS_INLINE void blocks_rows(__m512 *restrict sum, const uint8_t *restr
                                       block_unpack *unpack, block_scale *scale, block_scale *base,
                                       size_t bytes)
 {
-    const int8_t *restrict q = a->q;
     const float *restrict act_scale = a->scale;
     const int32_t *restrict act_sum = a->sum;
     int32_t first[ACT_ROWS * BLOCKS];
-    size_t blocks = a->blocks;
+    size_t blocks = a->blocks < BLOCKS ? a->blocks : BLOCKS;
+    /* Wider ones wait for memory, where it was slower. */
+    bool in_turn = rows > 1 && rows <= IN_TURN && bytes <= 24 * ROWS;
 
     start(first, a, offset, rows);
     for (size_t b = 0; b < blocks; b++) {
-        __m512i w[8];
+        __m512i w[8], whole[IN_TURN];
         __m512 d = scale(panel, b);
         unpack(w, panel, b);
         fetch(panel + b * bytes, bytes);
+        if (in_turn)
+            block_products(whole, w, a->q + 32 * b, first + b, rows);
         for (size_t i = 0; i < rows; i++) {
-            __m512i whole = block_product(w, q + i * STRIP + 32 * b, first[i * BLOCKS + b]);
-            sum[i] = add_block(sum[i], d, act_scale[i * BLOCKS + b], whole);
+            __m512i one = in_turn
+                              ? whole[i]
+                              : block_product(w, a->q + i * STRIP + 32 * b, first[i * BLOCKS + b]);
+            sum[i] = add_block(sum[i], d, act_scale[i * BLOCKS + b], one);
             if (base)
                 sum[i] = add_block(sum[i], base(panel, b), act_scale[i * BLOCKS + b],
                                    _mm512_set1_epi32(act_sum[i * BLOCKS + b]));
@@ -95,7 +117,7 @@ static ALWAYS_INLINE void q4_0_rows(__m512 *sum, const uint8_t *panel, const str
 {
     blocks_rows(sum, panel, a, rows, 8, q4_0_unpack, half_scale, NULL, 18 * ROWS);
 }
-PANELS(q4_0, HALVES + BLOCKS * 4 * VECTOR)
+PANELS(q4_0, 32, HALVES + BLOCKS * 4 * VECTOR)
 
 /* ---- q4_1, q5_0, q5_1: scales stand beside bases; the fifth bits of a block before its nibbles */
 
@@ -133,7 +155,7 @@ static ALWAYS_INLINE void q4_1_rows(__m512 *sum, const uint8_t *panel, const str
 {
     blocks_rows(sum, panel, a, rows, 0, q4_1_unpack, first_scale, second_scale, 20 * ROWS);
 }
-PANELS(q4_1, BLOCKS * 5 * VECTOR)
+PANELS(q4_1, 32, BLOCKS * 5 * VECTOR)
 
 /* Bits 4v .. 4v+3 of a row belong to its bytes in vector v: to bit v of each byte. A product
  * spreads four bits over four bytes. */
@@ -182,7 +204,7 @@ static ALWAYS_INLINE void q5_0_rows(__m512 *sum, const uint8_t *panel, const str
 {
     blocks_rows(sum, panel, a, rows, 16, q5_0_unpack, half_scale, NULL, 22 * ROWS);
 }
-PANELS(q5_0, HALVES + BLOCKS * 5 * VECTOR)
+PANELS(q5_0, 32, HALVES + BLOCKS * 5 * VECTOR)
 
 static void q5_1_pack(uint8_t *out, const uint8_t *const row[ROWS], size_t blocks)
 {
@@ -204,7 +226,7 @@ static ALWAYS_INLINE void q5_1_rows(__m512 *sum, const uint8_t *panel, const str
 {
     blocks_rows(sum, panel, a, rows, 0, q5_1_unpack, first_scale, second_scale, 24 * ROWS);
 }
-PANELS(q5_1, BLOCKS * 6 * VECTOR)
+PANELS(q5_1, 32, BLOCKS * 6 * VECTOR)
 
 /* ---- q8_0: stored with the sign bit turned, which adds 128 */
 
@@ -231,7 +253,7 @@ static ALWAYS_INLINE void q8_0_rows(__m512 *sum, const uint8_t *panel, const str
 {
     blocks_rows(sum, panel, a, rows, 128, q8_0_unpack, half_scale, NULL, 34 * ROWS);
 }
-PANELS(q8_0, HALVES + BLOCKS * 8 * VECTOR)
+PANELS(q8_0, 32, HALVES + BLOCKS * 8 * VECTOR)
 
 /* ---- iq4_nl, mxfp4: nibbles stand for levels, here plus 128 */
 
@@ -257,7 +279,7 @@ static ALWAYS_INLINE void iq4_nl_rows(__m512 *sum, const uint8_t *panel, const s
     blocks_rows(sum, panel, a, rows, 128, iq4_nl_unpack, half_scale, NULL, 18 * ROWS);
 }
 #define iq4_nl_pack q4_0_pack
-PANELS(iq4_nl, HALVES + BLOCKS * 4 * VECTOR)
+PANELS(iq4_nl, 32, HALVES + BLOCKS * 4 * VECTOR)
 
 #define POWERS (BLOCKS * ROWS) /* bytes of the scales of a strip */
 
@@ -292,4 +314,4 @@ static ALWAYS_INLINE void mxfp4_rows(__m512 *sum, const uint8_t *panel, const st
 {
     blocks_rows(sum, panel, a, rows, 12, mxfp4_unpack, power_scale, NULL, 17 * ROWS);
 }
-PANELS(mxfp4, POWERS + BLOCKS * 4 * VECTOR)
+PANELS(mxfp4, 32, POWERS + BLOCKS * 4 * VECTOR)

@@ -16,9 +16,9 @@
 #define ROWS PANEL_ROWS
 #define STRIP ACT_STRIP
 #define VECTOR ((size_t)64) /* bytes */
-#define AHEAD 4096
-#define KEPT 4      /* activation rows whose sums stay in registers */
-#define ACT_ROWS 64 /* activation rows that share a strip while it is in the cache */
+#define AHEAD 4096          /* bytes */
+#define KEPT 4              /* activation rows, up to which their sums stay in registers */
+#define ACT_ROWS 64         /* activation rows that share strips while these are in the cache */
 #define STRIP_BYTES_MAX (68 * VECTOR) /* q8_0 */
 
 /* A strip of activations, from some row on. */
@@ -26,8 +26,7 @@ struct strip {
     const int8_t *q;    /* [rows][STRIP] */
     const float *scale; /* [rows][STRIP / block] */
     const int32_t *sum; /* [rows][STRIP / ACT_GROUP(block)] */
-    size_t rows;        /* 1 .. ACT_ROWS */
-    size_t blocks;      /* of 32 values; of 256: one */
+    size_t blocks;      /* of 32 values, at most 8 are in this strip; of 256: one is */
 };
 
 /* One storage type. */
@@ -35,8 +34,10 @@ struct panel_type {
     size_t strip_bytes; /* of a panel, a multiple of VECTOR, at most STRIP_BYTES_MAX */
     /* blocks of ROWS rows, which begin at row[i] */
     void (*pack)(uint8_t *out, const uint8_t *const row[ROWS], size_t blocks);
-    /* sum[i] += products of the strip with activation row i */
-    void (*multiply)(__m512 *sum, const uint8_t *panel, const struct strip *a);
+    /* sum[i] += products of strips of the panel with row i of activations, for 1 .. ACT_ROWS
+     * rows; the first strip of these is `a`, the next one stands `step` rows behind it */
+    void (*multiply)(__m512 *sum, const uint8_t *panel, size_t strips, struct strip a, size_t rows,
+                     size_t step);
 };
 
 static inline __m512i load(const void *from)
@@ -57,11 +58,13 @@ static ALWAYS_INLINE void fetch(const uint8_t *from, size_t bytes)
         _mm_prefetch((const char *)from + AHEAD + i, _MM_HINT_T0);
 }
 
-static inline __m512i four_acts(const int8_t *q)
+/* sum + products of four bytes in each lane with four activations. As one instruction: of the
+ * intrinsics the compiler makes two. */
+static ALWAYS_INLINE __m512i dot_four(__m512i sum, __m512i w, const int8_t *q)
 {
-    int32_t four;
-    memcpy(&four, q, sizeof four);
-    return _mm512_set1_epi32(four);
+    const int32_t(*four)[1] = (const void *)q;
+    __asm__("vpdpbusd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(w), "m"(*four));
+    return sum;
 }
 
 /* Bit `from` of every byte, as bit `to`. */
@@ -170,26 +173,32 @@ static inline void pack_panels(void *out, const struct weight_rows *w,
 
 /* ---- products */
 
+/* Activations from row r and strip s on. */
+static inline struct strip acts_at(const struct act_rows *x, size_t r, size_t s)
+{
+    size_t at = s * x->rows + r;
+    return (struct strip){.q = x->q + at * STRIP,
+                          .scale = x->scale + at * (STRIP / x->block),
+                          .sum = x->sum + at * (STRIP / ACT_GROUP(x->block)),
+                          .blocks = (x->width - s * STRIP) / 32};
+}
+
 /* ACT_ROWS activation rows at most, one panel. panel NULL: made on the way, strip by strip. */
 static inline void multiply_panel(__m512 *sum, const uint8_t *panel, const struct weight_rows *w,
                                   size_t first, const struct act_rows *x, size_t r, size_t rows,
                                   const struct panel_type *type)
 {
     uint8_t made[STRIP_BYTES_MAX] ALIGNED;
-    const uint8_t *row[ROWS] = {0};
+    const uint8_t *row[ROWS];
 
-    if (!panel)
-        panel_rows(row, w, first);
+    if (panel) {
+        type->multiply(sum, panel, ACT_STRIPS(x->width), acts_at(x, r, 0), rows, x->rows);
+        return;
+    }
+    panel_rows(row, w, first);
     for (size_t s = 0; s < ACT_STRIPS(x->width); s++) {
-        size_t at = s * x->rows + r, left = (x->width - s * STRIP) / 32;
-        struct strip a = {.q = x->q + at * STRIP,
-                          .scale = x->scale + at * (STRIP / x->block),
-                          .sum = x->sum + at * (STRIP / ACT_GROUP(x->block)),
-                          .rows = rows,
-                          .blocks = left < STRIP / 32 ? left : STRIP / 32};
-        if (!panel)
-            pack_strip(made, row, w, type, s);
-        type->multiply(sum, panel ? panel + s * type->strip_bytes : made, &a);
+        pack_strip(made, row, w, type, s);
+        type->multiply(sum, made, 1, acts_at(x, r, s), rows, x->rows);
     }
 }
 
@@ -222,8 +231,10 @@ static inline void multiply_panels(float *out, size_t stride, const struct weigh
         for (size_t r = 0; r < x->rows; r += ACT_ROWS) {
             size_t rows = x->rows - r < ACT_ROWS ? x->rows - r : ACT_ROWS;
             __m512 sum[ACT_ROWS];
-            for (size_t k = 0; k < rows; k++)
+            for (size_t k = 0; k < rows; k++) {
                 sum[k] = _mm512_setzero_ps();
+                __builtin_prefetch(out + (r + k) * stride + i, 1); /* to be written later */
+            }
             multiply_panel(sum, panel, w, i, x, r, rows, type);
             for (size_t k = 0; k < rows; k++)
                 store(out + (r + k) * stride + i, sum[k], into, n);
@@ -231,26 +242,45 @@ static inline void multiply_panels(float *out, size_t stride, const struct weigh
     }
 }
 
+/* The next strip of activations, for weights with blocks of so many values. */
+static ALWAYS_INLINE void strip_next(struct strip *a, size_t step, size_t block)
+{
+    a->q += step * STRIP;
+    a->scale += step * (STRIP / block);
+    a->sum += step * (STRIP / ACT_GROUP(block));
+    a->blocks -= STRIP / 32;
+}
+
+/* 24 bytes for 32 values at most. */
+#define NARROW(block, bytes) ((block) == 32 && (bytes) <= ROWS * STRIP * 3 / 4)
+
 /* A number of rows that the compiler knows keeps their sums in registers. */
-#define PANELS(name, bytes)                                                                        \
-    static void name##_multiply(__m512 *sum, const uint8_t *panel, const struct strip *a)          \
+#define PANELS(name, block, bytes)                                                                 \
+    static ALWAYS_INLINE void name##_strips(__m512 *sum, const uint8_t *panel, size_t strips,      \
+                                            struct strip a, size_t rows, size_t step)              \
     {                                                                                              \
-        size_t n = a->rows;                                                                        \
-        if (n > KEPT) {                                                                            \
-            name##_rows(sum, panel, a, n);                                                         \
-            return;                                                                                \
-        }                                                                                          \
-        __m512 kept[KEPT] = {sum[0], sum[n > 1], sum[n > 2 ? 2 : 0], sum[n > 3 ? 3 : 0]};          \
-        if (n == 4)                                                                                \
-            name##_rows(kept, panel, a, 4);                                                        \
-        else if (n == 3)                                                                           \
-            name##_rows(kept, panel, a, 3);                                                        \
-        else if (n == 2)                                                                           \
-            name##_rows(kept, panel, a, 2);                                                        \
+        __m512 kept[8];                                                                            \
+        _Pragma("GCC unroll 8") for (size_t i = 0; i < rows; i++) kept[i] = sum[i];                \
+        for (size_t s = 0; s < strips; s++, strip_next(&a, step, block))                           \
+            name##_rows(kept, panel + s * (bytes), &a, rows);                                      \
+        _Pragma("GCC unroll 8") for (size_t i = 0; i < rows; i++) sum[i] = kept[i];                \
+    }                                                                                              \
+    static void name##_multiply(__m512 *sum, const uint8_t *panel, size_t strips, struct strip a,  \
+                                size_t rows, size_t step)                                          \
+    {                                                                                              \
+        if (rows == 1)                                                                             \
+            name##_strips(sum, panel, strips, a, 1, step);                                         \
+        else if (rows == 2)                                                                        \
+            name##_strips(sum, panel, strips, a, 2, step);                                         \
+        else if (rows == 3 && NARROW(block, bytes))                                                \
+            name##_strips(sum, panel, strips, a, 3, step);                                         \
+        else if (rows == 4 && NARROW(block, bytes))                                                \
+            name##_strips(sum, panel, strips, a, 4, step);                                         \
+        else if (rows == 8 && NARROW(block, bytes))                                                \
+            name##_strips(sum, panel, strips, a, 8, step);                                         \
         else                                                                                       \
-            name##_rows(kept, panel, a, 1);                                                        \
-        for (size_t i = 0; i < n; i++)                                                             \
-            sum[i] = kept[i];                                                                      \
+            for (size_t s = 0; s < strips; s++, strip_next(&a, step, block))                       \
+                name##_rows(sum, panel + s * (bytes), &a, rows);                                   \
     }                                                                                              \
     static const struct panel_type name##_panel = {(bytes), name##_pack, name##_multiply};         \
     void matmul_##name##_vnni(float *out, size_t stride, const struct weight_rows *w,              \
