@@ -24,7 +24,9 @@ void *pages_new(size_t size_bytes)
     if (before)
         (void)munmap(all, before);
     (void)munmap(all + before + size, spare - before - size);
-    (void)madvise(all + before, size, MADV_HUGEPAGE); /* refused where there are none: no harm */
+    /* The rest takes small pages, and so no more memory than it has bytes. Refused where there are
+     * none: no harm. */
+    (void)madvise(all + before, size_bytes / HUGE_BYTES * HUGE_BYTES, MADV_HUGEPAGE);
     return all + before;
 }
 

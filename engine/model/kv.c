@@ -1,5 +1,6 @@
 #include "engine/model/kv.h"
 #include "engine/base/heap.h"
+#include "engine/base/pages.h"
 #include "engine/kernels/kernels.h"
 #include "engine/model/hparams.h"
 #include <assert.h>
@@ -8,10 +9,11 @@
 #include <string.h>
 
 #define PAGE_ALIGN 64
+#define HUGE_BYTES_MIN ((size_t)8 << 20)
 
 struct page {
     uint8_t *data;    /* aligned, within block */
-    void *block;      /* what heap_free wants */
+    void *block;      /* what heap_free wants; NULL: data is pages_free's */
     size_t holders;   /* lines and snapshots that look at it; 0: in the free list */
     size_t snapshots; /* of these */
     bool kept;        /* counted in page_pool.kept */
@@ -119,6 +121,20 @@ struct kv *kv_new(const struct hparams *hp, enum dtype type, size_t budget_bytes
     return kv;
 }
 
+/* Large ones lie in huge pages of the system: a token reads the sliding layers as fast as memory
+ * gives them, with small pages up to a quarter slower. */
+static struct page *page_new(size_t size_bytes)
+{
+    struct page *page = heap_new(1, sizeof *page);
+
+    page->data = size_bytes >= HUGE_BYTES_MIN ? pages_new(size_bytes) : NULL;
+    if (page->data)
+        return page;
+    page->block = heap_new(size_bytes + PAGE_ALIGN, 1);
+    page->data = (uint8_t *)page->block + PAGE_ALIGN - (uintptr_t)page->block % PAGE_ALIGN;
+    return page;
+}
+
 static void page_drop(struct page_pool *pool)
 {
     struct page *page = pool->free;
@@ -126,7 +142,10 @@ static void page_drop(struct page_pool *pool)
     assert(page);
     pool->free = page->next_free;
     pool->there--;
-    heap_free(page->block);
+    if (page->block)
+        heap_free(page->block);
+    else
+        pages_free(page->data, pool->page_bytes);
     heap_free(page);
 }
 
@@ -231,9 +250,7 @@ static void fill(struct kv *kv, enum kv_kind kind)
                    pool->page_bytes >
                limit)
             page_drop(other);
-        page = heap_new(1, sizeof *page);
-        page->block = heap_new(pool->page_bytes + PAGE_ALIGN, 1);
-        page->data = (uint8_t *)page->block + PAGE_ALIGN - (uintptr_t)page->block % PAGE_ALIGN;
+        page = page_new(pool->page_bytes);
         page->next_free = pool->free;
         pool->free = page;
         pool->there++;

@@ -67,9 +67,19 @@ static void test_budget(void **state)
 static void test_bytes_of_the_12b(void **state)
 {
     struct hparams hp = hparams_12b();
-    struct kv *kv = kv_new(&hp, DTYPE_F16, 0), *small;
+    struct kv *kv = kv_new(&hp, DTYPE_F16, (size_t)64 << 20), *small;
+    struct status st = {0};
+    struct kv_line *line;
+    float one[2048] = {1.0f};
 
     (void)state;
+    assert_true(kv_line_new(&line, kv, 64, &st)); /* of 20 MiB: in pages of the system */
+    kv_line_extend(line, 0, 64);
+    kv_line_write(line, 0, 0, one, one);
+    kv_line_write(line, 46, 63, one, one);
+    assert_int_equal(((const uint16_t *)kv_line_keys(line, 0)[0])[0], 0x3c00);
+    assert_int_equal(((const uint16_t *)kv_line_values(line, 46)[0])[(size_t)63 * 256], 0x3c00);
+    kv_line_free(line);
     assert_int_equal(kv_page_bytes(kv, KV_SLIDING), 64 * 327680);
     assert_int_equal(kv_page_bytes(kv, KV_FULL), 64 * 16384);
     assert_int_equal(kv_line_bytes(kv, 64), 64 * (327680 + 16384));
