@@ -46,28 +46,33 @@ static ALWAYS_INLINE void block_products(__m512i *whole, const __m512i w[8], con
     }
 }
 
-/* base: of types whose offset is none; else NULL. */
 typedef void block_unpack(__m512i w[8], const uint8_t *panel, size_t block);
 typedef __m512 block_scale(const uint8_t *panel, size_t block);
 
+/* What types with blocks of 32 values differ in. */
+struct blocks_type {
+    int offset;
+    block_unpack *unpack;
+    block_scale *scale, *base; /* base: of types whose offset is none; else NULL */
+    size_t bytes;              /* of a block of ROWS rows */
+};
+
 static ALWAYS_INLINE void blocks_rows(__m512 *restrict sum, const uint8_t *restrict panel,
-                                      const struct strip *a, size_t rows, int offset,
-                                      block_unpack *unpack, block_scale *scale, block_scale *base,
-                                      size_t bytes)
+                                      const struct strip *a, size_t rows, struct blocks_type type)
 {
     const float *restrict act_scale = a->scale;
     const int32_t *restrict act_sum = a->sum;
     int32_t first[ACT_ROWS * BLOCKS];
     size_t blocks = a->blocks < BLOCKS ? a->blocks : BLOCKS;
     /* Wider ones wait for memory, where it was slower. */
-    bool in_turn = rows > 1 && rows <= IN_TURN && bytes <= 24 * ROWS;
+    bool in_turn = rows > 1 && rows <= IN_TURN && type.bytes <= 24 * ROWS;
 
-    start(first, a, offset, rows);
+    start(first, a, type.offset, rows);
     for (size_t b = 0; b < blocks; b++) {
         __m512i w[8], whole[IN_TURN];
-        __m512 d = scale(panel, b);
-        unpack(w, panel, b);
-        fetch(panel + b * bytes, bytes);
+        __m512 d = type.scale(panel, b);
+        type.unpack(w, panel, b);
+        fetch(panel + b * type.bytes, type.bytes);
         if (in_turn)
             block_products(whole, w, a->q + 32 * b, first + b, rows);
         for (size_t i = 0; i < rows; i++) {
@@ -75,8 +80,8 @@ static ALWAYS_INLINE void blocks_rows(__m512 *restrict sum, const uint8_t *restr
                               ? whole[i]
                               : block_product(w, a->q + i * STRIP + 32 * b, first[i * BLOCKS + b]);
             sum[i] = add_block(sum[i], d, act_scale[i * BLOCKS + b], one);
-            if (base)
-                sum[i] = add_block(sum[i], base(panel, b), act_scale[i * BLOCKS + b],
+            if (type.base)
+                sum[i] = add_block(sum[i], type.base(panel, b), act_scale[i * BLOCKS + b],
                                    _mm512_set1_epi32(act_sum[i * BLOCKS + b]));
         }
     }
@@ -115,7 +120,8 @@ static ALWAYS_INLINE void q4_0_unpack(__m512i w[8], const uint8_t *panel, size_t
 static ALWAYS_INLINE void q4_0_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
                                     size_t rows)
 {
-    blocks_rows(sum, panel, a, rows, 8, q4_0_unpack, half_scale, NULL, 18 * ROWS);
+    blocks_rows(sum, panel, a, rows,
+                (struct blocks_type){8, q4_0_unpack, half_scale, NULL, 18 * ROWS});
 }
 PANELS(q4_0, 32, HALVES + BLOCKS * 4 * VECTOR)
 
@@ -153,7 +159,8 @@ static ALWAYS_INLINE void q4_1_unpack(__m512i w[8], const uint8_t *panel, size_t
 static ALWAYS_INLINE void q4_1_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
                                     size_t rows)
 {
-    blocks_rows(sum, panel, a, rows, 0, q4_1_unpack, first_scale, second_scale, 20 * ROWS);
+    blocks_rows(sum, panel, a, rows,
+                (struct blocks_type){0, q4_1_unpack, first_scale, second_scale, 20 * ROWS});
 }
 PANELS(q4_1, 32, BLOCKS * 5 * VECTOR)
 
@@ -202,7 +209,8 @@ static ALWAYS_INLINE void q5_0_unpack(__m512i w[8], const uint8_t *panel, size_t
 static ALWAYS_INLINE void q5_0_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
                                     size_t rows)
 {
-    blocks_rows(sum, panel, a, rows, 16, q5_0_unpack, half_scale, NULL, 22 * ROWS);
+    blocks_rows(sum, panel, a, rows,
+                (struct blocks_type){16, q5_0_unpack, half_scale, NULL, 22 * ROWS});
 }
 PANELS(q5_0, 32, HALVES + BLOCKS * 5 * VECTOR)
 
@@ -224,7 +232,8 @@ static ALWAYS_INLINE void q5_1_unpack(__m512i w[8], const uint8_t *panel, size_t
 static ALWAYS_INLINE void q5_1_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
                                     size_t rows)
 {
-    blocks_rows(sum, panel, a, rows, 0, q5_1_unpack, first_scale, second_scale, 24 * ROWS);
+    blocks_rows(sum, panel, a, rows,
+                (struct blocks_type){0, q5_1_unpack, first_scale, second_scale, 24 * ROWS});
 }
 PANELS(q5_1, 32, BLOCKS * 6 * VECTOR)
 
@@ -251,7 +260,8 @@ static ALWAYS_INLINE void q8_0_unpack(__m512i w[8], const uint8_t *panel, size_t
 static ALWAYS_INLINE void q8_0_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
                                     size_t rows)
 {
-    blocks_rows(sum, panel, a, rows, 128, q8_0_unpack, half_scale, NULL, 34 * ROWS);
+    blocks_rows(sum, panel, a, rows,
+                (struct blocks_type){128, q8_0_unpack, half_scale, NULL, 34 * ROWS});
 }
 PANELS(q8_0, 32, HALVES + BLOCKS * 8 * VECTOR)
 
@@ -276,7 +286,8 @@ static ALWAYS_INLINE void iq4_nl_unpack(__m512i w[8], const uint8_t *panel, size
 static ALWAYS_INLINE void iq4_nl_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
                                       size_t rows)
 {
-    blocks_rows(sum, panel, a, rows, 128, iq4_nl_unpack, half_scale, NULL, 18 * ROWS);
+    blocks_rows(sum, panel, a, rows,
+                (struct blocks_type){128, iq4_nl_unpack, half_scale, NULL, 18 * ROWS});
 }
 #define iq4_nl_pack q4_0_pack
 PANELS(iq4_nl, 32, HALVES + BLOCKS * 4 * VECTOR)
@@ -312,6 +323,7 @@ static ALWAYS_INLINE void mxfp4_unpack(__m512i w[8], const uint8_t *panel, size_
 static ALWAYS_INLINE void mxfp4_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
                                      size_t rows)
 {
-    blocks_rows(sum, panel, a, rows, 12, mxfp4_unpack, power_scale, NULL, 17 * ROWS);
+    blocks_rows(sum, panel, a, rows,
+                (struct blocks_type){12, mxfp4_unpack, power_scale, NULL, 17 * ROWS});
 }
 PANELS(mxfp4, 32, POWERS + BLOCKS * 4 * VECTOR)
