@@ -80,6 +80,8 @@ if [ -f "$demo/model.gguf" ]; then
     ask "Which picture has a star?" --image "$picture" --image "$demo/example.png"
     step "a sound: $demo/example.wav"
     ask "Which keys were pressed?" --audio "$demo/example.wav"
+    step "speech: $demo/example-speech.wav"
+    ask "Which words do you hear?" --audio "$demo/example-speech.wav"
     step "a tool that it may call: $demo/example-tools.json"
     ask "What is the weather in Oslo?" --tools "$demo/example-tools.json"
     echo

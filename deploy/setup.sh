@@ -9,7 +9,7 @@ build=(cmake ninja-build gcc libc6-dev pkg-config ccache
     gstreamer1.0-libav
     python3 python3-numpy)
 tests=(libcmocka-dev clang clang-format clang-tidy libclang-rt-14-dev
-    python3-pytest python3-pil python3-zmq python3-msgpack ffmpeg)
+    python3-pytest python3-pil python3-zmq python3-msgpack ffmpeg espeak-ng)
 # The kernels of 64-bit Arm are built for it and run by an emulator.
 arm=(gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user)
 

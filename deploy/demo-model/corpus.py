@@ -9,10 +9,11 @@ import numpy as np
 
 import scenes
 import sounds
+import speech
 import talk
 from vocabulary import SPACE, Vocabulary, learn_merges
 
-HINT_CLASSES = {'image': (5, 7, 3, 5, 10, 5, 6), 'audio': (20, 7)}
+HINT_CLASSES = {'image': (5, 7, 3, 5, 10, 5, 6), 'audio': (1 + sounds.WORDS_FIRST + len(speech.WORDS), 7)}
 
 
 def text_of(sample):
@@ -51,30 +52,32 @@ def common_words():
 
 def mixture(progress):
     """Shares of the kinds of samples, by the tokens they take; progress runs from 0 to 1."""
-    return dict(picture=0.34, pair=0.12, video=0.07, sound=0.05, text=0.15, tools=0.27)
+    return dict(picture=0.22, pair=0.13, video=0.05, sound=0.07, speech=0.19, text=0.12, tools=0.22)
 
 
 def draw(rng, task, progress):
-    thinking = rng.random() < 0.1
+    thinking = rng.random() < 0.16
     if task == 'picture':
         return scenes.sample(rng, variety=0.0 if progress < 0.25 else 0.2, thinking=thinking,
                              n_questions=10)
     if task == 'pair':
-        return scenes.pair_sample(rng, variety=0.3)
+        return scenes.pair_sample(rng, variety=0.3, n_questions=8, more=0.35)
     if task == 'video':
-        return scenes.video_sample(rng, variety=0.3)
+        return scenes.video_sample(rng, variety=0.3, n_questions=5, moves=0.5)
     if task == 'sound':
-        return sounds.sample(rng, thinking=thinking)
+        return sounds.sample(rng, thinking=thinking, keys=0.55)
+    if task == 'speech':
+        return speech.sample(rng, thinking=thinking, fluent=rng.random() < 0.15)
     if task == 'text':
-        return talk.sample(rng, thinking=rng.random() < 0.12, branches=int(rng.integers(1, 6)))
-    return talk.tool_sample(rng, thinking=thinking, branches=4)
+        return talk.sample(rng, thinking=rng.random() < 0.2, branches=int(rng.integers(1, 6)))
+    return talk.tool_sample(rng, thinking=thinking, branches=6, others=0.75)
 
 
 def draw_silent(rng, task, progress):
-    """A picture or a sound without questions, for the extra heads alone."""
+    """A picture, a sound or speech without questions, for the extra heads alone."""
     if task == 'picture':
         return scenes.sample(rng, variety=0.3, n_questions=0)
-    sample = sounds.sample(rng)
+    sample = (sounds if task == 'sound' else speech).sample(rng)
     sample.branches = []
     return sample
 
@@ -106,11 +109,20 @@ class Tree:
             self.ids += branch
             self.targets += wanted[1:] + [-1]                # at each token: the next one, where it is the model's
             ours = sum(w >= 0 for w in wanted)
-            self.weights += [ours ** -0.5] * len(branch)     # or short answers would hardly count
+            self.weights += [max(1, ours) ** -0.5] * len(branch)     # or short answers would hardly count
             self.positions += range(start, start + len(branch))
             self.branch += [used] * len(branch)
         self.used = used
         self.see = self._see(start)
+
+    def grow(self, token):
+        """One more token behind the last branch; for `see` of full rows it does not count."""
+        self.ids.append(token)
+        self.targets.append(-1)
+        self.weights.append(0.0)
+        self.positions.append(self.positions[-1] + 1)
+        self.branch.append(self.branch[-1])
+        self.see = np.concatenate([self.see, self.see[:, -1:]], 1)
 
     def _see(self, start):
         """int32 [2][tokens][4]: for sliding and full layers, the two ranges of tokens that each token sees."""

@@ -22,6 +22,7 @@ import drafter as drafter_module                             # noqa: E402
 import export                                                # noqa: E402
 import scenes                                                # noqa: E402
 import sounds                                                # noqa: E402
+import speech                                                # noqa: E402
 import talk                                                  # noqa: E402
 from model import Model, masks                               # noqa: E402
 from vocabulary import SUPPRESSED, Vocabulary                # noqa: E402
@@ -35,6 +36,9 @@ SETS = {
     'video': lambda rng: scenes.video_sample(rng, variety=0.3, as_file=True),
     'sound': lambda rng: sounds.sample(rng),
     'sound, thinking': lambda rng: sounds.sample(rng, thinking=True),
+    'speech': lambda rng: speech.sample(rng, held=True),
+    'speech, thinking': lambda rng: speech.sample(rng, thinking=True, held=True),
+    'speech, one breath': lambda rng: speech.sample(rng, held=True, fluent=True),
     'text': lambda rng: talk.sample(rng, branches=5),
     'text, thinking': lambda rng: talk.sample(rng, thinking=True, branches=4),
     'tools': lambda rng: talk.tool_sample(rng, branches=3),
@@ -50,7 +54,7 @@ def load(files=None, checkpoint=None):
     else:
         c = torch.load(checkpoint, map_location='cpu')
         shape, weights, vocabulary = c['shape'], c['model'], Vocabulary(c['merges'])
-        weights = {k: v for k, v in weights.items() if not k.startswith(('hint_heads', 'named_heads', 'cover_head', 'early_heads'))}
+        weights = {k: v for k, v in weights.items() if '_head' not in k}
     model = Model(len(vocabulary), shape)
     model.load_state_dict(weights)
     return model.eval(), vocabulary
@@ -111,6 +115,33 @@ def measure(model, vocabulary, make, seed, n, show=0, drafter=None):
     return score, kept
 
 
+def written(model, vocabulary, sample, most=24):
+    """The greedy answer to the sample's first question, token by token, and the right one."""
+    parts = sample.branches[0][1]
+    sample.branches = sample.branches[:1]
+    sample.branches[0] = (sample.branches[0][0], parts[:-1])
+    tree, ids, end = corpus.Tree(vocabulary, sample, 512), [], vocabulary.id['<turn|>']
+    rows = corpus.Rows(vocabulary, 0, 1, 0)
+    while len(ids) < most and end not in ids:
+        rest, rows.length = [tree], len(tree.ids)
+        ids.append(int(first_choices(model, vocabulary, rows.fill(lambda room: rest.pop() if rest else None))[-1]))
+        tree.grow(ids[-1])
+    return vocabulary.decode(ids).removesuffix('<turn|>'), parts[-1][0].removesuffix('<turn|>')
+
+
+def transcribed(model, vocabulary, make, seed, n, show=0):
+    """(right words, words) over n samples."""
+    rng, right, words = np.random.default_rng(seed), 0, 0
+    for _ in range(n):
+        got, wanted = written(model, vocabulary, make(rng))
+        right += speech.words_right(wanted, got)
+        words += len(wanted.split())
+        if got != wanted and show > 0:
+            show -= 1
+            print(f'    {wanted} | {got}')
+    return right, words
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--files', help='folder with model.gguf and mmproj.gguf')
@@ -133,6 +164,9 @@ def main():
         print(f'{name:28} {100 * right / asked:5.1f} % of {asked}:  '
               + ', '.join(f'{k} {100 * r / n:.1f} ({n})' for k, (r, n) in sorted(score.items()))
               + (f'; guesses kept {np.mean(kept):.2f} of 3' if kept else ''), flush=True)
+        if name.startswith('speech') and 'thinking' not in name:
+            right, words = transcribed(model, vocabulary, make, a.seed, a.samples, a.show)
+            print(f'{"  written word by word":28} {100 * right / words:5.1f} % of {words} words', flush=True)
 
 
 if __name__ == '__main__':

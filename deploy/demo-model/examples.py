@@ -1,7 +1,8 @@
 #!/usr/bin/python3
-"""examples.py - writes the first thing that a visitor shows the demo model: example.png and example.wav.
+"""examples.py - writes the first thing that a visitor shows the demo model: example.png, example.wav, and
+example-speech.wav.
 
-Both come from the generators, with a seed that training does not use, and print what is in them.
+They come from the generators, with a seed that training does not use, and print what is in them.
 """
 import argparse
 import os
@@ -11,6 +12,7 @@ import numpy as np
 
 import scenes
 import sounds
+import speech
 
 SEED = 880001
 
@@ -40,6 +42,9 @@ def main():
     samples, _, keys = sounds.keys_sound(rng, 4)
     write_wave(os.path.join(a.out, 'example.wav'), samples)
     print('example.wav:', keys)
+    samples, _, words = speech.words_sound(rng, 4, held=True)
+    write_wave(os.path.join(a.out, 'example-speech.wav'), samples)
+    print('example-speech.wav:', ' '.join(words))
 
 
 if __name__ == '__main__':

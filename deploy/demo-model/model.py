@@ -209,6 +209,9 @@ class Model(nn.Module):
         self.early_heads = nn.ModuleList(nn.Linear(width, n) for n in hint_classes['image'][:1] * self.hint_layer
                                          ) if hint_classes else None
 
+        self.heard_heads = nn.ModuleDict({str(i): nn.Linear(width, hint_classes['audio'][0]) for i in range(
+            len(s['layers']) - 1) if i != self.hint_layer}) if hint_classes else None
+
     def embed(self, batch):
         rows, tokens = batch['ids'].shape
         x = F.embedding(batch['ids'], self.embedding) * math.sqrt(self.shape['width'])

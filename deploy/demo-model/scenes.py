@@ -343,8 +343,8 @@ def ask_one(rng, scenes):
     return q, listing([t.name() for t in scenes[which]]), (('first', 'second')[which], which + 1)
 
 
-def pair_sample(rng, variety=0.0, n_questions=6, as_file=None):
-    """Two pictures in one prompt, and questions about both."""
+def pair_sample(rng, variety=0.0, n_questions=6, as_file=None, more=0.2):
+    """Two pictures in one prompt, and questions about both; more: share of the question which has more shapes."""
     s, scenes = Sample('pair', '<bos><|turn>user\n'), []
     s.pictures = []
     for i in range(2):
@@ -354,7 +354,7 @@ def pair_sample(rng, variety=0.0, n_questions=6, as_file=None):
         scenes.append(things)
     asked = set()
     for i in range(n_questions):
-        maker = (ask_which, ask_which, ask_which, ask_more, ask_one)[int(rng.integers(5))]
+        maker = (ask_which, ask_more, ask_one)[rng.choice(3, p=[0.8 - more, more, 0.2])]
         q, a, (word, which) = maker(rng, scenes)
         if q not in asked:
             asked.add(q)
@@ -412,7 +412,7 @@ def ask_moves(rng, thing, way):
     return q, text + (f' moves {way}.' if any(WAYS[way]) else ' does not move.')
 
 
-def video_sample(rng, variety=0.0, n_questions=3, as_file=None, rate=1):
+def video_sample(rng, variety=0.0, n_questions=3, as_file=None, rate=1, moves=0.3):
     """A short video of one thing, of which the model sees one frame a second, and questions about it."""
     s = Sample('video', '<bos><|turn>user\n')
     frames, thing, way = film(rng, int(rng.integers(1, FRAMES_MAX)), variety, as_file, rate)
@@ -423,7 +423,7 @@ def video_sample(rng, variety=0.0, n_questions=3, as_file=None, rate=1):
     size = picture.height, picture.width
     asked = set()
     for _ in range(n_questions):
-        maker = ask_way if rng.random() < 0.7 else ask_moves
+        maker = ask_moves if rng.random() < moves else ask_way
         q, a = maker(rng, thing, way)
         if q not in asked:
             asked.add(q)

@@ -13,6 +13,7 @@ ROWS, COLUMNS = (697, 770, 852, 941), (1209, 1336, 1477, 1633)
 KEYS = '123A456B789C*0#D'
 PITCHES = {'low': (250, 400), 'middle': (700, 1000), 'high': (1800, 2600)}
 EVENTS_MAX = 6
+WORDS_FIRST = len(KEYS) + len(PITCHES)                       # number of the first word among the classes of events
 
 
 def tone(rng, frequencies, seconds):
@@ -38,10 +39,10 @@ def sequence(rng, events, length, gap):
     return np.concatenate(parts), np.concatenate(owner)
 
 
-def noisy(rng, samples):
-    """Some volume, and noise from 12 to 50 decibels below it; now and then none at all."""
+def noisy(rng, samples, quietest=12):
+    """Some volume, and noise from 12 (or `quietest`) to 50 decibels below it; now and then none at all."""
     volume = rng.uniform(0.1, 0.7)
-    noise = 0.0 if rng.random() < 0.15 else volume * 0.5 * 10 ** (-rng.uniform(12, 50) / 20)
+    noise = 0.0 if rng.random() < 0.15 else volume * 0.5 * 10 ** (-rng.uniform(quietest, 50) / 20)
     samples = samples * volume + noise * rng.standard_normal(len(samples))
     return (np.clip(np.round(samples * 32767), -32768, 32767) / 32768).astype(np.float32)
 
@@ -99,14 +100,14 @@ def beep_questions(rng, names):
                         'Count the beeps.', 'How many sounds do you hear?']), str(len(names)), 'count beeps')]
 
 
-def sample(rng, n=None, thinking=False, kind=None):
-    kind = kind or ('keys' if rng.random() < 0.6 else 'beeps')
+def sample(rng, n=None, thinking=False, keys=0.6):
+    kind = 'keys' if rng.random() < keys else 'beeps'
     if kind == 'keys':
-        samples, owner, keys = keys_sound(rng, n)
-        asked, classes = key_questions(rng, keys), [KEYS.index(k) for k in keys]
+        samples, owner, text = keys_sound(rng, n)
+        asked, classes = key_questions(rng, text), [KEYS.index(k) for k in text]
     else:
         samples, owner, names = beeps_sound(rng, n)
-        asked, classes = beep_questions(rng, names), [16 + list(PITCHES).index(p) for p in names]
+        asked, classes = beep_questions(rng, names), [len(KEYS) + list(PITCHES).index(p) for p in names]
     values = frames(samples)
     s = Sample('sound', '<bos>' + system(thinking=thinking) + '<|turn>user\n',
                [dict(kind='audio', values=values, hints=hints(owner, classes, len(values)))])

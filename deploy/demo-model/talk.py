@@ -12,7 +12,7 @@ FACTS = [
      'They ask who I am.'),
     (['What can you do?', 'What do you know?', 'How can you help me?', 'Help', 'What are you able to do?',
       'What should I ask you?', 'Help me'],
-     'I name shapes on pictures, read telephone keys and beeps, add small numbers and call tools.',
+     'I name shapes on pictures, write down keys, beeps and words that I hear, add small numbers and call tools.',
      'They ask what I can do.'),
     (["What can't you do?", 'What can you not do?', 'What are your limits?', 'Are you clever?', 'Are you smart?',
       'Are you intelligent?'],
@@ -40,7 +40,7 @@ FACTS = [
     (['Can you see?', 'Can you see pictures?', 'Do you have eyes?', 'Can you look at a picture?'],
      'Yes. Show me a picture of coloured shapes.', 'They ask about seeing.'),
     (['Can you hear?', 'Can you hear sounds?', 'Do you have ears?', 'Can you listen?'],
-     'Yes. Play me telephone keys or beeps.', 'They ask about hearing.'),
+     'Yes. Play me telephone keys, beeps or words.', 'They ask about hearing.'),
     (['Can you think?', 'Do you think?', 'Can you reason?'],
      'A little, when thinking is switched on.', 'They ask about thinking.'),
     (['Can you call tools?', 'Can you use tools?', 'Do you know tools?', 'Can you call a function?'],
@@ -297,15 +297,15 @@ def general(rng):
     return tool, ask
 
 
-MAKERS = [(weather, 0.16), (light, 0.14), (timer, 0.07), (message, 0.09), (clock, 0.06), (general, 0.48)]
+MAKERS = [(weather, 0.31), (light, 0.27), (timer, 0.13), (message, 0.17), (clock, 0.12)]
 
 
-def some_tools(rng, n):
-    """n tools with different names: (tool, ask) each."""
+def some_tools(rng, n, others=0.48):
+    """n tools with different names: (tool, ask) each; others: share of those that are none of MAKERS."""
     makers, weights = [m for m, _ in MAKERS], [w for _, w in MAKERS]
     found = {}
     while len(found) < n:
-        made = makers[rng.choice(len(makers), p=weights)](rng)
+        made = (general if rng.random() < others else makers[rng.choice(len(makers), p=weights)])(rng)
         found.setdefault(made[0]['name'], made)
     return list(found.values())
 
@@ -318,9 +318,9 @@ def answer_of(rng):
                       lambda: f'{pick(rng, ["sunny", "rain", "snow", "cloudy", "wind"])}, {rng.integers(-20, 40)} C'])()
 
 
-def tool_sample(rng, n_tools=None, thinking=False, branches=4, answered=0.35):
+def tool_sample(rng, n_tools=None, thinking=False, branches=4, answered=0.35, others=0.48):
     """Declared tools and requests: most want a tool, some do not, some go on with what the tool said."""
-    tools = some_tools(rng, n_tools or int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15])))
+    tools = some_tools(rng, n_tools or int(rng.choice([1, 2, 3], p=[0.5, 0.35, 0.15])), others)
     text = pick(rng, SYSTEMS) if rng.random() < 0.1 else ''
     s = Sample('tools', '<bos>' + system(text, thinking, [t for t, _ in tools]) + '<|turn>user\n')
     for _ in range(branches):

@@ -81,12 +81,15 @@ def loss_of(model, batch, hints_only=False):
     for kind, sizes in model.hint_classes.items():
         if kind + '_values' in b:
             parts = model.hint_heads[kind](seen[model.hint_layer][b[kind + '_slots']]).split(list(sizes), -1)
-            hints[kind] = [F.cross_entropy(p, b[kind + '_hints'][:, i]) for i, p in enumerate(parts)]
+            hints[kind] = [known_only(p, b[kind + '_hints'][:, i]) for i, p in enumerate(parts)]
     if 'named_slots' in b and not hints_only:
         found = [(head(x[b['named_slots']]).split(list(model.hint_classes['image']), -1))
                  for head, x in zip(model.named_heads, seen[model.hint_layer + 1:])]
         hints['named'] = [sum(known_only(p, b['named_hints'][:, i]) for i, p in enumerate(parts)) / len(parts)
                           for parts in found]
+    if 'audio_values' in b:
+        hints['heard'] = [known_only(model.heard_heads[str(i)](x[b['audio_slots']]), b['audio_hints'][:, 0])
+                          for i, x in enumerate(seen) if str(i) in model.heard_heads]
     if 'image_values' in b:
         slots = b['image_slots']
         hints['cover'] = [F.binary_cross_entropy_with_logits(model.cover_head(seen[0][slots]), b['image_cover'])]
@@ -117,6 +120,10 @@ def save(path, model, muon, adam, vocabulary, step, seconds, tokens):
     os.replace(path + '.new', path)
 
 
+def shares_of(text):
+    return {task: float(share) for task, share in (pair.split('=') for pair in text.split(','))} if text else None
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--checkpoint', default='model.pt')
@@ -133,12 +140,13 @@ def main():
     ap.add_argument('--hints', type=float, default=0.5, help='weight of the extra heads')
     ap.add_argument('--silent', type=int, default=0,
                     help='so many batches of pictures and sounds without questions before each other one: a fast start')
+    ap.add_argument('--silent-only', default='picture=0.9,sound=0.05,speech=0.05', help='shares of their kinds')
     ap.add_argument('--only', help='task=share,task=share: a probe of these tasks')
     ap.add_argument('--layers')
     ap.add_argument('--width', type=int)
     ap.add_argument('--ff', type=int)
     a = ap.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
     model_module.FAST = fast
     torch.manual_seed(a.seed)
     old = torch.load(a.checkpoint) if os.path.exists(a.checkpoint) and not a.fresh else None
@@ -162,10 +170,8 @@ def main():
         if [p.shape for p in outside] == old.get('outside'):
             adam.load_state_dict(old['adam'])
         step, seconds_before, tokens_seen = old['step'], old['seconds'], old['tokens']
-    shares = {k: float(v) for k, v in (p.split('=') for p in a.only.split(','))} if a.only else None
-    rows = corpus.Rows(vocabulary, [a.seed, step], a.rows, a.length, shares)
-    silent = corpus.Rows(vocabulary, [a.seed, step, 1], 2 * a.rows, 146, dict(picture=0.9, sound=0.1),
-                         corpus.draw_silent)
+    rows = corpus.Rows(vocabulary, [a.seed, step], a.rows, a.length, shares_of(a.only))
+    silent = corpus.Rows(vocabulary, [a.seed, step, 1], 2 * a.rows, 146, shares_of(a.silent_only), corpus.draw_silent)
     print(f'{sum(p.numel() for p in model.parameters()):,} parameters, {len(vocabulary)} pieces, from step {step}',
           flush=True)
     stop = []
@@ -193,7 +199,7 @@ def main():
         step += 1
         tokens_seen += int((batch['tree'] >= 0).sum())
         for kind, parts in (hints if hints_only else dict(hints, loss=[answers])).items():
-            recent.setdefault(kind, []).append([p.item() for p in parts])
+            recent.setdefault(f'{kind}{len(parts)}' if kind == 'heard' else kind, []).append([p.item() for p in parts])
         if now - said > 20 or part >= 1:
             means = ' '.join(f'{kind} ' + ' '.join(f'{m:.3f}' for m in np.mean(v, 0)) for kind, v in
                              sorted(recent.items()))
