@@ -244,9 +244,16 @@ static bool wants_prefill(const struct slot *slot)
                              session_read(slot->session) == 0);
 }
 
-static bool wants_decode(const struct slot *slot)
+/* Of a prompt that is known up to its last token just that one is read, in a prefill pass: it must
+ * not be read again in a decode pass beside it. */
+static bool in_prefill(const struct batch *b, size_t slot)
 {
-    return running(slot) && !wants_prefill(slot);
+    return b->prefill.active && b->prefill.slots[0] == slot;
+}
+
+static bool wants_decode(const struct batch *b, size_t slot)
+{
+    return running(&b->slots[slot]) && !wants_prefill(&b->slots[slot]) && !in_prefill(b, slot);
 }
 
 /* The prompt that came first; slots when there is none. */
@@ -264,7 +271,7 @@ static size_t next_prefill(const struct batch *b)
 static bool any_decode(const struct batch *b)
 {
     for (size_t i = 0; i < b->options.slots; i++)
-        if (wants_decode(&b->slots[i]))
+        if (wants_decode(b, i))
             return true;
     return false;
 }
@@ -324,7 +331,7 @@ static void begin_decode(struct batch *b)
 
     open_pass(pass);
     for (size_t i = 0; i < b->options.slots; i++)
-        if (wants_decode(&b->slots[i]))
+        if (wants_decode(b, i))
             join(b, pass, i);
     pass->drafting = b->draft != NULL;
     if (pass->drafting)

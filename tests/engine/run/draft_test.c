@@ -352,7 +352,7 @@ static void test_known_beginning(void **state)
     struct line l;
 
     (void)state;
-    line_open_drafted(&l, MODEL, 3, 1000);
+    line_open_drafted(&l, MODEL, 3, 1); /* also between two parts of a pass */
     for (uint32_t i = 0; i < REQUESTS; i++) {
         struct request q;
         struct line plain;
