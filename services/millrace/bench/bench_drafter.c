@@ -98,29 +98,47 @@ static void read_round(struct answer *a)
     (void)session_choose(a->session, a->sampler, &a->rows);
 }
 
-/* Writes the whole answer; seconds a token behind the first. out [ANSWER]: the answer. */
+/* Writes the whole answer, out [ANSWER]. Seconds of a pass; with a drafter, of a round with all
+ * guesses: the last ones have fewer. */
 static double write_answer(const struct bench *b, struct drafter *drafter, const int32_t *truth,
                            double right, int32_t *out)
 {
     struct answer a;
     struct batch_event e;
-    size_t n = 0;
+    int64_t spent_us = 0;
+    size_t n = 0, rounds = 0;
 
     answer_open(&a, b, drafter);
     read_round(&a);
-    int64_t begun_us = clock_now_us();
     while (session_finish(a.session) == BATCH_RUNNING) {
+        int64_t begun_us = clock_now_us();
         if (drafter)
             guess(&a, truth, right);
+        bool counts = !drafter || session_drafts(a.session) == GUESSES;
         read_round(&a);
+        if (counts) {
+            spent_us += clock_now_us() - begun_us;
+            rounds++;
+        }
     }
-    double s = (double)(clock_now_us() - begun_us) * 1e-6;
     while (session_event(a.session, &e)) {
         memcpy(out + n, e.tokens, e.n_tokens * sizeof *out);
         n += e.n_tokens;
     }
     answer_close(&a);
-    return n > 1 ? s / (double)(n - 1) : 0;
+    return rounds > 0 ? (double)spent_us * 1e-6 / (double)rounds : 0;
+}
+
+/* What a round gives on average when each guess is right with that probability: the token behind
+ * the guesses, and those up to the first wrong one (Leviathan et al. 2023, equation 1). Counted,
+ * an answer this short would tell of luck: two tokens or three. */
+static double tokens_a_round(double right)
+{
+    double sum = 0, all = 1;
+
+    for (size_t i = 0; i <= GUESSES; i++, all *= right)
+        sum += all;
+    return sum;
 }
 
 bool bench_drafted_s(struct bench *b, double right, double *out_plain_s, double *out_drafted_s)
@@ -131,7 +149,7 @@ bool bench_drafted_s(struct bench *b, double right, double *out_plain_s, double 
     if (!b->drafter)
         return false;
     double before = write_answer(b, NULL, NULL, 0, truth);
-    *out_drafted_s = write_answer(b, b->drafter, truth, right, same);
+    *out_drafted_s = write_answer(b, b->drafter, truth, right, same) / tokens_a_round(right);
     assert(memcmp(truth, same, sizeof same) == 0);
     *out_plain_s = (before + write_answer(b, NULL, NULL, 0, truth)) / 2;
     return true;
