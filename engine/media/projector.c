@@ -160,9 +160,9 @@ static void rms_norm(float *x, size_t n)
 
 /* ------------------------------------------------------------------ pictures */
 
-/* Tokens of one row of tiles: patches [n][values] of columns first_column.. in row `gy`. */
-static void embed_row(const struct projector *p, float *out, float *patches, size_t n,
-                      size_t first_column, size_t gy)
+/* Tokens of tiles first .. first + n in raster order; patches [n][values] are changed. */
+static void embed_tiles(const struct projector *p, float *out, float *patches, size_t n,
+                        size_t first, size_t columns)
 {
     size_t values = 3 * p->shape.patch_px * p->shape.patch_px;
     float *v = heap_array(float, n * p->vision);
@@ -172,8 +172,8 @@ static void embed_row(const struct projector *p, float *out, float *patches, siz
     dense_matmul(v, patches, p->dense, p->dense_bias, n, values, p->vision);
     for (size_t i = 0; i < n; i++) {
         float *row = v + i * p->vision;
-        const float *x = p->columns + (first_column + i) * p->vision;
-        const float *y = p->rows + gy * p->vision;
+        const float *x = p->columns + (first + i) % columns * p->vision;
+        const float *y = p->rows + (first + i) / columns * p->vision;
         layer_norm(row, &p->norm[1], p->vision);
         for (size_t k = 0; k < p->vision; k++)
             row[k] = row[k] + x[k] + y[k];
@@ -184,29 +184,36 @@ static void embed_row(const struct projector *p, float *out, float *patches, siz
     heap_free(v);
 }
 
+/* As many tiles together as make a block of products, across the ends of rows. */
 bool image_embed(const struct projector *p, float *out, const uint8_t *rgb, size_t height,
                  size_t width, size_t first, size_t count, struct status *st)
 {
     size_t tile = p->shape.patch_px;
     size_t columns = width / tile;
     size_t rows = height / tile;
-    size_t values = 3 * tile * tile;
+    size_t values = 3 * tile * tile, row_at = SIZE_MAX;
 
     assert(width % tile == 0 && height % tile == 0 && first + count <= rows * columns);
     if (columns > p->shape.positions || rows > p->shape.positions)
         return status_fail(st, STATUS_LIMIT,
                            "picture of %zux%zu tiles: the model has %zu positions", rows, columns,
                            p->shape.positions);
-    float *patches = heap_array(float, columns *values);
-    for (size_t at = first; at < first + count;) {
-        size_t gy = at / columns;
-        size_t gx = at % columns;
-        size_t n = columns - gx < first + count - at ? columns - gx : first + count - at;
-        image_patches(patches, rgb + gy * tile * width * 3, tile, width, tile);
-        embed_row(p, out + (at - first) * p->shape.width, patches + gx * values, n, gx, gy);
-        at += n;
+    float *row = heap_array(float, columns *values);
+    float *patches = heap_array(float, DENSE_BLOCK_ROWS *values);
+    for (size_t done = 0, n; done < count; done += n) {
+        n = count - done < DENSE_BLOCK_ROWS ? count - done : DENSE_BLOCK_ROWS;
+        for (size_t i = 0; i < n; i++) {
+            size_t at = first + done + i;
+            if (at / columns != row_at) {
+                row_at = at / columns;
+                image_patches(row, rgb + row_at * tile * width * 3, tile, width, tile);
+            }
+            memcpy(patches + i * values, row + at % columns * values, values * sizeof *patches);
+        }
+        embed_tiles(p, out + done * p->shape.width, patches, n, first + done, columns);
     }
     heap_free(patches);
+    heap_free(row);
     return true;
 }
 

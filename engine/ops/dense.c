@@ -1,29 +1,30 @@
 #include "engine/ops/dense.h"
 #include "engine/base/heap.h"
+#include <assert.h>
 #include <cblas.h>
 #include <string.h>
 
 /* OpenBLAS takes other kernels for other shapes, and with them another order of the sum: so every
- * product that it sees has the same number of rows. 32 is a multiple of its register tiles. */
-#define BLOCK_ROWS 32
+ * product that it sees has the same number of rows, a multiple of its register tiles. */
+static_assert(DENSE_BLOCK_ROWS % 16 == 0, "");
 
 static void multiply(float *out, const float *x, const float *w, size_t n_in, size_t n_out)
 {
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, BLOCK_ROWS, (int)n_out, (int)n_in, 1.0F, x,
-                (int)n_in, w, (int)n_in, 0.0F, out, (int)n_out);
+    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, DENSE_BLOCK_ROWS, (int)n_out, (int)n_in,
+                1.0F, x, (int)n_in, w, (int)n_in, 0.0F, out, (int)n_out);
 }
 
 void dense_matmul(float *out, const float *x, const float *w, const float *bias, size_t rows,
                   size_t n_in, size_t n_out)
 {
-    float *in_block = heap_array(float, BLOCK_ROWS *n_in);
-    float *out_block = heap_array(float, BLOCK_ROWS *n_out);
+    float *in_block = heap_array(float, DENSE_BLOCK_ROWS *n_in);
+    float *out_block = heap_array(float, DENSE_BLOCK_ROWS *n_out);
 
     openblas_set_num_threads(1);
-    for (size_t at = 0; at < rows; at += BLOCK_ROWS) {
-        size_t n = rows - at < BLOCK_ROWS ? rows - at : BLOCK_ROWS;
+    for (size_t at = 0; at < rows; at += DENSE_BLOCK_ROWS) {
+        size_t n = rows - at < DENSE_BLOCK_ROWS ? rows - at : DENSE_BLOCK_ROWS;
         memcpy(in_block, x + at * n_in, n * n_in * sizeof *x);
-        memset(in_block + n * n_in, 0, (BLOCK_ROWS - n) * n_in * sizeof *x);
+        memset(in_block + n * n_in, 0, (DENSE_BLOCK_ROWS - n) * n_in * sizeof *x);
         multiply(out_block, in_block, w, n_in, n_out);
         memcpy(out + at * n_out, out_block, n * n_out * sizeof *out);
     }

@@ -2,6 +2,9 @@
 #pragma once
 #include <stddef.h>
 
+/* So many rows, or a rest of them, cost the same. */
+#define DENSE_BLOCK_ROWS 32
+
 /* out[r][i] = sum over j of w[i][j] * x[r][j] (+ bias[i] when bias is not NULL).
  *
  *   out [rows][n_out], x [rows][n_in], w [n_out][n_in], bias [n_out]
