@@ -220,17 +220,6 @@ void attend_finish_avx2(float *out, const float *values, float sum, size_t head_
     finish_values(out, values, sum, head_dim);
 }
 
-/* One head: int8 with a stride of 1 or 2, and the scale. */
-static void store_rounded(void *page, size_t at, size_t first, size_t stride, const float *x,
-                          size_t d)
-{
-    int16_t rounded[ATTEND_HEAD_DIM_MAX];
-    float step = round_to(rounded, x, d, 127.0f);
-    memcpy((uint8_t *)page + PAGE * d + at * sizeof step, &step, sizeof step);
-    for (size_t i = 0; i < d; i++)
-        ((int8_t *)page)[first + i * stride] = (int8_t)rounded[i];
-}
-
 static void store_floats(void *page, size_t at, const float *x, size_t d, enum dtype type)
 {
     if (type == DTYPE_F32) {
@@ -242,18 +231,10 @@ static void store_floats(void *page, size_t at, const float *x, size_t d, enum d
                          _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
 }
 
+#include "engine/kernels/attend_store.h"
+
 void attend_store_avx2(const struct attend_shape *shape, void *keys, void *values, size_t at,
                        const float *key, const float *value)
 {
-    size_t d = shape->head_dim, head_bytes = attend_head_bytes(shape->type, d);
-    for (size_t h = 0; h < shape->kv_heads; h++, key += d, value += d) {
-        uint8_t *k = (uint8_t *)keys + h * head_bytes, *v = (uint8_t *)values + h * head_bytes;
-        if (shape->type == DTYPE_I8) {
-            store_rounded(k, at, at * d, 1, key, d);
-            store_rounded(v, at, at / 2 * 2 * d + at % 2, 2, value, d);
-        } else {
-            store_floats(k, at, key, d, shape->type);
-            store_floats(v, at, value, d, shape->type);
-        }
-    }
+    store_position(shape, keys, values, at, key, value);
 }

@@ -194,30 +194,16 @@ void attend_finish_c(float *out, const float *values, float sum, size_t head_dim
         out[i] = values[i] / sum;
 }
 
-/* One head: int8 with a stride, and the scale. */
-static void store_rounded(void *page, size_t at, size_t first, size_t stride, const float *x,
-                          size_t d)
+static void store_floats(void *page, size_t at, const float *x, size_t d, enum dtype type)
 {
-    int16_t rounded[ATTEND_HEAD_DIM_MAX];
-    float step = round_to(rounded, x, d, 127.0f);
-    memcpy((uint8_t *)page + ATTEND_PAGE_KEYS * d + at * sizeof step, &step, sizeof step);
-    for (size_t i = 0; i < d; i++)
-        ((int8_t *)page)[first + i * stride] = (int8_t)rounded[i];
+    const struct quant_row *quant = quant_find(type);
+    quant->from_f32((uint8_t *)page + at * d * quant->block_bytes, x, d);
 }
+
+#include "engine/kernels/attend_store.h"
 
 void attend_store_c(const struct attend_shape *shape, void *keys, void *values, size_t at,
                     const float *key, const float *value)
 {
-    size_t d = shape->head_dim, head_bytes = attend_head_bytes(shape->type, d);
-    for (size_t h = 0; h < shape->kv_heads; h++, key += d, value += d) {
-        uint8_t *k = (uint8_t *)keys + h * head_bytes, *v = (uint8_t *)values + h * head_bytes;
-        if (shape->type == DTYPE_I8) {
-            store_rounded(k, at, at * d, 1, key, d);
-            store_rounded(v, at, at / 2 * 2 * d + at % 2, 2, value, d);
-            continue;
-        }
-        const struct quant_row *quant = quant_find(shape->type);
-        quant->from_f32(k + at * d * quant->block_bytes, key, d);
-        quant->from_f32(v + at * d * quant->block_bytes, value, d);
-    }
+    store_position(shape, keys, values, at, key, value);
 }

@@ -24,25 +24,29 @@
 #define MATMUL_ROW(dtype, type, block, needs, set)                                                 \
     {DTYPE_##dtype, needs, block, matmul_##type##_##set, "matmul_" #type "_" #set, NULL},
 
+/* What a set has beside products. */
+#define DECLARE_SET(set)                                                                           \
+    void round_row_##set(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n,          \
+                         size_t block);                                                            \
+    void rmsnorm_##set(float *out, const float *x, const float *weight, size_t n, float epsilon);  \
+    void add_scale_##set(float *x, const float *y, size_t n, float scale);                         \
+    void gelu_mul_##set(float *out, const float *gate, const float *up, size_t n);                 \
+    void softcap_##set(float *x, size_t n, float cap);                                             \
+    void rope_##set(float *x, const float *cos, const float *sin, size_t heads, size_t half);      \
+    void attend_store_##set(const struct attend_shape *shape, void *keys, void *values, size_t at, \
+                            const float *key, const float *value);                                 \
+    void attend_##set(const struct attend_task *task, const struct attend_part *out);              \
+    void attend_add_##set(const struct attend_part *total, const struct attend_part *more,         \
+                          size_t rows, size_t head_dim);                                           \
+    void attend_finish_##set(float *out, const float *values, float sum, size_t head_dim);         \
+    void resize_across_##set(uint8_t *out, size_t stride, const uint8_t *in, size_t width,         \
+                             size_t rows, const struct resize_taps *taps, float *scratch);         \
+    void resize_down_##set(uint8_t *out, size_t row_bytes, const uint8_t *in, size_t stride,       \
+                           const struct resize_taps *taps, size_t y);
+
 matmul_kernel matmul_float_c; /* any type, through its to_f32 */
 EACH_TYPE(DECLARE_MATMUL, c)
-
-void round_row_c(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n, size_t block);
-void rmsnorm_c(float *out, const float *x, const float *weight, size_t n, float epsilon);
-void add_scale_c(float *x, const float *y, size_t n, float scale);
-void gelu_mul_c(float *out, const float *gate, const float *up, size_t n);
-void softcap_c(float *x, size_t n, float cap);
-void rope_c(float *x, const float *cos, const float *sin, size_t heads, size_t half);
-void attend_store_c(const struct attend_shape *shape, void *keys, void *values, size_t at,
-                    const float *key, const float *value);
-void attend_c(const struct attend_task *task, const struct attend_part *out);
-void attend_add_c(const struct attend_part *total, const struct attend_part *more, size_t rows,
-                  size_t head_dim);
-void attend_finish_c(float *out, const float *values, float sum, size_t head_dim);
-void resize_across_c(uint8_t *out, size_t stride, const uint8_t *in, size_t width, size_t rows,
-                     const struct resize_taps *taps, float *scratch);
-void resize_down_c(uint8_t *out, size_t row_bytes, const uint8_t *in, size_t stride,
-                   const struct resize_taps *taps, size_t y);
+DECLARE_SET(c)
 
 uint64_t probe_read_c(const void *data, size_t size);
 size_t probe_int8_c(size_t products, int32_t *out);
@@ -52,22 +56,7 @@ size_t probe_float32_c(size_t products, float *out);
 matmul_kernel matmul_float_avx2;
 matmul_kernel matmul_float_avx512;
 
-void round_row_avx2(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n, size_t block);
-void rmsnorm_avx2(float *out, const float *x, const float *weight, size_t n, float epsilon);
-void add_scale_avx2(float *x, const float *y, size_t n, float scale);
-void gelu_mul_avx2(float *out, const float *gate, const float *up, size_t n);
-void softcap_avx2(float *x, size_t n, float cap);
-void rope_avx2(float *x, const float *cos, const float *sin, size_t heads, size_t half);
-void attend_store_avx2(const struct attend_shape *shape, void *keys, void *values, size_t at,
-                       const float *key, const float *value);
-void attend_avx2(const struct attend_task *task, const struct attend_part *out);
-void attend_add_avx2(const struct attend_part *total, const struct attend_part *more, size_t rows,
-                     size_t head_dim);
-void attend_finish_avx2(float *out, const float *values, float sum, size_t head_dim);
-void resize_across_avx2(uint8_t *out, size_t stride, const uint8_t *in, size_t width, size_t rows,
-                        const struct resize_taps *taps, float *scratch);
-void resize_down_avx2(uint8_t *out, size_t row_bytes, const uint8_t *in, size_t stride,
-                      const struct resize_taps *taps, size_t y);
+DECLARE_SET(avx2)
 
 void attend_avx512(const struct attend_task *task, const struct attend_part *out);
 void attend_add_avx512(const struct attend_part *total, const struct attend_part *more, size_t rows,
@@ -91,22 +80,7 @@ matmul_kernel matmul_float_neon;
 EACH_TYPE(DECLARE_MATMUL, neon)
 EACH_TYPE(DECLARE_MATMUL, neon_i8mm)
 
-void round_row_neon(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n, size_t block);
-void rmsnorm_neon(float *out, const float *x, const float *weight, size_t n, float epsilon);
-void add_scale_neon(float *x, const float *y, size_t n, float scale);
-void gelu_mul_neon(float *out, const float *gate, const float *up, size_t n);
-void softcap_neon(float *x, size_t n, float cap);
-void rope_neon(float *x, const float *cos, const float *sin, size_t heads, size_t half);
-void attend_store_neon(const struct attend_shape *shape, void *keys, void *values, size_t at,
-                       const float *key, const float *value);
-void attend_neon(const struct attend_task *task, const struct attend_part *out);
-void attend_add_neon(const struct attend_part *total, const struct attend_part *more, size_t rows,
-                     size_t head_dim);
-void attend_finish_neon(float *out, const float *values, float sum, size_t head_dim);
-void resize_across_neon(uint8_t *out, size_t stride, const uint8_t *in, size_t width, size_t rows,
-                        const struct resize_taps *taps, float *scratch);
-void resize_down_neon(uint8_t *out, size_t row_bytes, const uint8_t *in, size_t stride,
-                      const struct resize_taps *taps, size_t y);
+DECLARE_SET(neon)
 
 uint64_t probe_read_neon(const void *data, size_t size);
 size_t probe_int8_neon(size_t products, int32_t *out);

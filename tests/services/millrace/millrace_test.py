@@ -14,7 +14,6 @@ DRAFTER = os.path.join(GOLDEN, 'models', 'nano-drafter-f32.gguf')
 TEXT = os.path.join(GOLDEN, 'text')
 ALL_GOLDEN = os.environ.get('MILLRACE_GOLDEN', os.path.join(os.path.dirname(ROOT), 'shared', 'golden'))
 LINES = ['chat', 'detokenize', 'parse', 'tokenizer', 'tokenizer-special']
-NOT_YET = 'video,mixed,moe'
 sys.path.insert(0, os.path.join(ROOT, 'tests', 'line'))
 
 import tiny_model  # noqa: E402
@@ -208,7 +207,7 @@ def test_conform_reads_every_line_of_the_text_side():
     assert passed_lines(text) == {name: len(lines_of(TEXT, name)) for name in LINES}
 
 
-@pytest.mark.parametrize('options', [['--skip', NOT_YET], ['--fast', '--skip', 'wide,small-f32,' + NOT_YET]])
+@pytest.mark.parametrize('options', [[], ['--fast', '--skip', 'wide,small-f32']])
 def test_conform_passes_the_whole_set(options):
     if not os.path.isfile(os.path.join(ALL_GOLDEN, 'gemma-4-vocab.gguf')):
         pytest.skip(f'SKIP: {ALL_GOLDEN} is not there: the whole set of golden cases is not tried')
