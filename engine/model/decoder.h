@@ -59,6 +59,7 @@ struct model {
     float *frequencies[2]; /* of the rotary embedding: full layers, sliding ones; [head_dim / 2] */
     size_t half[2];        /* head_dim / 2 of each; 0: no such layer */
     struct layer *layer;
+    bool memory_short; /* for another layout of its matrices */
     char numerics[160];
 };
 
@@ -77,9 +78,11 @@ struct sequence {
 MUST_CHECK bool decoder_borrow_all(struct model *m, struct status *st);
 void decoder_clear(struct model *m);
 /* Lay out all matrices of the file for the kernels, as ops_lay_out says; progress: NULL, or told.
- * When memory is too short they stay as they are. */
-void decoder_lay_out(struct model *m, void (*progress)(void *context, size_t done, size_t all),
-                     void *progress_context);
+ * When memory is too short they stay as they are, and m says so; fails when the file cannot be
+ * read. */
+MUST_CHECK bool decoder_lay_out(struct model *m,
+                                void (*progress)(void *context, size_t done, size_t all),
+                                void *progress_context, struct status *st);
 
 /* How far a pass is. `at` counts what is done of the step: output rows of a product, tokens of all
  * else. The step of the experts has parts of its own, some of them again for each expert; a row

@@ -149,9 +149,9 @@ bool drafter_open(struct drafter **out, const struct weights *w, struct model *t
         !decoder_borrow(&d->own, "nextn.pre_projection.weight", 2 * hp->width_out, hp->width,
                         &d->before, st) ||
         !decoder_borrow(&d->own, "nextn.post_projection.weight", hp->width, hp->width_out,
-                        &d->after, st))
+                        &d->after, st) ||
+        !decoder_lay_out(&d->own, NULL, NULL, st))
         goto fail;
-    decoder_lay_out(&d->own, NULL, NULL);
     make_room(d);
     *out = d;
     return true;

@@ -138,36 +138,22 @@ bool decoder_borrow_all(struct model *m, struct status *st)
     return make_frequencies(m, st);
 }
 
-struct laying_out {
-    const struct weights *weights;
-    void (*progress)(void *context, size_t done, size_t all);
-    void *context;
-};
-
-/* A matrix that has been laid out is not read from the file any more, but for rows of the
- * embedding.
- */
-static void laid_out(void *context, const struct tensor_view *matrix, size_t done, size_t all)
-{
-    const struct laying_out *to = context;
-
-    weights_release(to->weights, matrix);
-    if (to->progress)
-        to->progress(to->context, done, all);
-}
-
-void decoder_lay_out(struct model *m, void (*progress)(void *context, size_t done, size_t all),
-                     void *progress_context)
+bool decoder_lay_out(struct model *m, void (*progress)(void *context, size_t done, size_t all),
+                     void *progress_context, struct status *st)
 {
     size_t n = weights_tensors(m->weights);
     const struct tensor_view **all = heap_array(const struct tensor_view *, n);
-    struct laying_out to = {
-        .weights = m->weights, .progress = progress, .context = progress_context};
+    const struct ops_matrices matrices = {.from = m->weights, .views = all, .n = n};
+    struct status why = {0};
 
     for (size_t i = 0; i < n; i++)
         all[i] = weights_at(m->weights, i);
-    (void)ops_lay_out(m->ops, all, n, laid_out, &to);
+    bool laid_out = ops_lay_out(m->ops, &matrices, progress, progress_context, &why);
     heap_free((void *)all);
+    m->memory_short = !laid_out && why.code == STATUS_LIMIT;
+    if (!laid_out && !m->memory_short)
+        *st = why;
+    return laid_out || m->memory_short;
 }
 
 bool model_open(struct model **out, const struct weights *w, struct pool *pool,
@@ -186,8 +172,9 @@ bool model_open(struct model **out, const struct weights *w, struct pool *pool,
     m->embedding_scale = sqrtf((float)m->hp.width);
     m->context_max = options->context_max;
     m->ops = ops_new(pool, options->exact ? PRECISION_EXACT : PRECISION_FAST);
-    if (!options->as_stored)
-        decoder_lay_out(m, options->progress, options->progress_context);
+    if (!options->as_stored &&
+        !decoder_lay_out(m, options->progress, options->progress_context, st))
+        goto fail;
     m->kv = kv_new(&m->hp, kv, options->kv_bytes);
     (void)snprintf(m->numerics, sizeof m->numerics, "decoder %d, %s, kv %s", DECODER_NUMERICS,
                    ops_name(m->ops), kv_type_name(kv));
@@ -224,6 +211,11 @@ const struct hparams *model_hparams(const struct model *m)
 const char *model_numerics(const struct model *m)
 {
     return m->numerics;
+}
+
+bool model_memory_short(const struct model *m)
+{
+    return m->memory_short;
 }
 
 const struct kv *model_kv(const struct model *m)

@@ -25,13 +25,18 @@ struct model_options {
 };
 
 /* Borrow the tensors of a decoder; refuses, naming it, what is missing or has another shape. The
- * weights and the pool (may be NULL) must outlive the model. */
+ * weights and the pool (may be NULL) must outlive the model. Fails too when the file cannot be read
+ * while its matrices are laid out (STATUS_CORRUPT: it became shorter). */
 MUST_CHECK bool model_open(struct model **out, const struct weights *w, struct pool *pool,
                            const struct model_options *options, struct status *st);
 void model_close(struct model *m);
 const struct hparams *model_hparams(const struct model *m);
 /* Build, kernel set, precision and key/value type: equal text means equal bits for equal input. */
 const char *model_numerics(const struct model *m);
+
+/* Matrices stayed in the file's layout, since there was no memory for a better one: slower, the
+ * same numbers. */
+bool model_memory_short(const struct model *m);
 
 /* For what it says of memory. */
 const struct kv *model_kv(const struct model *m);

@@ -46,11 +46,11 @@ const char *ops_name(const struct ops *ops)
     return ops->name;
 }
 
-bool ops_lay_out(struct ops *ops, const struct tensor_view *const *matrices, size_t n,
-                 ops_laid_out *laid_out, void *context)
+bool ops_lay_out(struct ops *ops, const struct ops_matrices *matrices, ops_laid_out *progress,
+                 void *context, struct status *st)
 {
     return ops->precision == PRECISION_EXACT ||
-           panel_store_add(ops->panels, ops->pool, matrices, n, laid_out, context);
+           panel_store_add(ops->panels, ops->pool, matrices, progress, context, st);
 }
 
 /* ---- products ---- */

@@ -14,6 +14,7 @@
 struct ops;
 struct pool;        /* engine/base/pool.h */
 struct tensor_view; /* engine/weights/weights.h */
+struct weights;     /* engine/weights/weights.h */
 
 enum precision {
     PRECISION_EXACT, /* activations stay float32 */
@@ -29,16 +30,23 @@ void ops_free(struct ops *ops);
 /* Kernel set and precision, for logs and `numerics`: "avx2 fast". As long as ops. */
 const char *ops_name(const struct ops *ops);
 
-/* Lay matrices [n] out as the kernels of this CPU like them best, with all threads; ops_matmul then
- * finds them, also for views of some of their rows, as long as ops. The stored ones stay where they
- * are for ops_row, so their memory must stay valid; `laid_out` (NULL: nobody) is told of each,
- * and of how many bytes are done of all. What is made takes as much memory as what is stored, up to
- * 6 % more. Nothing is done for kernels that read matrices as they are stored. False, and no harm:
- * memory is too short, matrices stay as they are. No number depends on it. */
-typedef void ops_laid_out(void *context, const struct tensor_view *matrix, size_t done_bytes,
-                          size_t all_bytes);
-bool ops_lay_out(struct ops *ops, const struct tensor_view *const *matrices, size_t n,
-                 ops_laid_out *laid_out, void *context);
+/* Matrices of a file that is open; from NULL: of no file, they are taken from where they stand. */
+struct ops_matrices {
+    const struct weights *from;
+    const struct tensor_view *const *views; /* [n] */
+    size_t n;
+};
+
+/* Lay matrices out as the kernels of this CPU like them best, with all threads; ops_matmul then
+ * finds them, also for views of some of their rows, as long as ops. They are read from the file,
+ * not through its mapping, whose pages are not touched; it must stay for ops_row. `progress` (NULL:
+ * nobody) is told, by the calling thread, how many bytes of what is made are done. That takes as
+ * much memory as what is stored, up to 6 % more. Nothing is done for kernels that read matrices as
+ * they are stored. False with STATUS_LIMIT: memory is too short, and no harm, matrices stay as they
+ * are; with another code: a file could not be read. No number depends on it. */
+typedef void ops_laid_out(void *context, size_t done_bytes, size_t all_bytes);
+MUST_CHECK bool ops_lay_out(struct ops *ops, const struct ops_matrices *matrices,
+                            ops_laid_out *progress, void *context, struct status *st);
 
 /* Activations on their way into products. Set once, multiplied with many matrices (q, k and v) and
  * in many ranges of rows: rounded at most once per kind of block, when first needed. */

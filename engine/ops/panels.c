@@ -4,10 +4,13 @@
 #include "engine/base/pool.h"
 #include "engine/kernels/kernels.h"
 #include "engine/weights/weights.h"
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 
-#define PACK_GRAIN 4 /* panels */
+/* What a thread reads from the file at once: it stays in the second cache until it is laid out. */
+#define PIECE_BYTES ((size_t)256 << 10)
+#define PANEL_BYTES_MAX ((size_t)16 << 20) /* of a panel's rows as stored */
 
 struct packed {
     const struct matmul_row *kernel;
@@ -54,43 +57,17 @@ static size_t row_bytes_of(const struct tensor_view *w)
     return w->dims[0] / w->type->block_values * w->type->block_bytes;
 }
 
-/* 0: its kernel reads it as it is stored. */
+/* 0: it stays as it is stored. So do few rows, of which a panel would be mostly empty, and rows
+ * that no matrix of a model is wide enough for: memory stays near what the file takes. */
 static size_t panels_bytes(const struct tensor_view *w)
 {
     const struct matmul_row *kernel = matmul_find(w->type->dtype, true);
     size_t panels = (rows_of(w) + PANEL_ROWS - 1) / PANEL_ROWS;
 
-    if (!kernel || !kernel->panels || w->n_dims < 2)
+    if (!kernel || !kernel->panels || w->n_dims < 2 || rows_of(w) < PANEL_ROWS ||
+        row_bytes_of(w) > PANEL_BYTES_MAX / PANEL_ROWS)
         return 0;
     return panels * ACT_STRIPS(w->dims[0]) * kernel->panels->strip_bytes;
-}
-
-struct pack_job {
-    struct weight_rows w;
-    const struct packed *to;
-};
-
-static void pack_part(void *context, size_t begin, size_t end, size_t thread)
-{
-    const struct pack_job *job = context;
-    struct weight_rows w = job->w;
-
-    (void)thread;
-    w.begin = begin * PANEL_ROWS;
-    w.end = end * PANEL_ROWS < job->w.end ? end * PANEL_ROWS : job->w.end;
-    job->to->kernel->panels->pack(job->to->panels, &w);
-}
-
-static void pack(const struct packed *to, const struct tensor_view *w, struct pool *pool)
-{
-    struct pack_job job = {.w = {.type = w->type,
-                                 .data = w->data,
-                                 .row_bytes = to->row_bytes,
-                                 .width = w->dims[0],
-                                 .end = rows_of(w)},
-                           .to = to};
-
-    pool_run(pool, (rows_of(w) + PANEL_ROWS - 1) / PANEL_ROWS, PACK_GRAIN, pack_part, &job);
 }
 
 static int by_data(const void *a, const void *b)
@@ -99,41 +76,156 @@ static int by_data(const void *a, const void *b)
     return (x->data > y->data) - (x->data < y->data);
 }
 
-bool panel_store_add(struct panel_store *s, struct pool *pool,
-                     const struct tensor_view *const *matrices, size_t n, ops_laid_out *laid_out,
-                     void *context)
-{
-    size_t all = 0, done = 0;
+/* A matrix on its way, cut in pieces of whole panels. */
+struct laying {
+    const struct tensor_view *w;
+    struct packed to;
+    size_t panel_bytes; /* made of PANEL_ROWS rows */
+    size_t piece_rows, first_piece;
+};
 
-    for (size_t i = 0; i < n; i++)
-        all += panels_bytes(matrices[i]);
-    if (all == 0)
-        return true;
-    uint64_t available = pages_available_bytes();
-    uint8_t *pages = available > all ? pages_new(all) : NULL;
-    if (!pages)
+struct lay_job {
+    const struct weights *from;
+    struct laying *matrices;                  /* [n_matrices] by first_piece */
+    size_t n_matrices, n_pieces, piece_bytes; /* the largest one, as it is stored */
+    uint8_t **buffers;                        /* [threads][piece_bytes] */
+    struct status *failures;                  /* [threads] */
+    atomic_bool failed;
+    atomic_size_t done_bytes;
+    size_t all_bytes; /* of panels */
+    ops_laid_out *progress;
+    void *context;
+};
+
+static const struct laying *matrix_of(const struct lay_job *job, size_t piece)
+{
+    size_t low = 0, high = job->n_matrices;
+
+    while (high - low > 1) {
+        size_t middle = low + (high - low) / 2;
+        if (job->matrices[middle].first_piece <= piece)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &job->matrices[low];
+}
+
+static bool lay_piece(struct lay_job *job, size_t piece, size_t thread)
+{
+    const struct laying *m = matrix_of(job, piece);
+    size_t rows = rows_of(m->w), row_bytes = m->to.row_bytes;
+    size_t first = (piece - m->first_piece) * m->piece_rows;
+    size_t n = rows - first < m->piece_rows ? rows - first : m->piece_rows;
+    struct weight_rows w = {
+        .type = m->w->type, .row_bytes = row_bytes, .width = m->w->dims[0], .end = n};
+
+    if (!weights_read(job->from, m->w, first * row_bytes, n * row_bytes, job->buffers[thread],
+                      &job->failures[thread]))
         return false;
-    s->regions = heap_resize(s->regions, s->n_regions + 1, sizeof *s->regions);
-    s->regions[s->n_regions++] = (struct region){.pages = pages, .size_bytes = all};
-    s->packed = heap_resize(s->packed, s->n + n, sizeof *s->packed);
+    w.data = job->buffers[thread];
+    m->to.kernel->panels->pack(m->to.panels + first / PANEL_ROWS * m->panel_bytes, &w);
+    size_t made = (n + PANEL_ROWS - 1) / PANEL_ROWS * m->panel_bytes;
+    size_t done = atomic_fetch_add(&job->done_bytes, made) + made;
+    if (job->progress && thread == 0) /* the caller's */
+        job->progress(job->context, done, job->all_bytes);
+    return true;
+}
+
+static void lay_part(void *context, size_t begin, size_t end, size_t thread)
+{
+    struct lay_job *job = context;
+
+    for (size_t i = begin; i < end && !atomic_load(&job->failed); i++)
+        if (!lay_piece(job, i, thread))
+            atomic_store(&job->failed, true);
+}
+
+static void collect(struct lay_job *job, const struct tensor_view *const *matrices, size_t n)
+{
+    job->matrices = heap_array(struct laying, n);
     for (size_t i = 0; i < n; i++) {
         const struct tensor_view *w = matrices[i];
-        size_t bytes = panels_bytes(w);
+        size_t bytes = panels_bytes(w), rows = rows_of(w), row_bytes = row_bytes_of(w);
         if (bytes == 0)
             continue;
-        struct packed *to = &s->packed[s->n++];
-        *to = (struct packed){.kernel = matmul_find(w->type->dtype, true),
-                              .data = w->data,
-                              .size_bytes = w->size_bytes,
-                              .row_bytes = row_bytes_of(w),
-                              .panels = pages + done};
-        pack(to, w, pool);
-        done += bytes;
-        if (laid_out)
-            laid_out(context, w, done, all);
+        struct laying *m = &job->matrices[job->n_matrices++];
+        size_t panels = PIECE_BYTES / (PANEL_ROWS * row_bytes);
+        *m = (struct laying){.w = w,
+                             .to = {.kernel = matmul_find(w->type->dtype, true),
+                                    .data = w->data,
+                                    .size_bytes = w->size_bytes,
+                                    .row_bytes = row_bytes},
+                             .panel_bytes = bytes / ((rows + PANEL_ROWS - 1) / PANEL_ROWS),
+                             .piece_rows = (panels > 0 ? panels : 1) * PANEL_ROWS,
+                             .first_piece = job->n_pieces};
+        if (m->piece_rows * row_bytes > job->piece_bytes)
+            job->piece_bytes = m->piece_rows * row_bytes;
+        job->n_pieces += (rows + m->piece_rows - 1) / m->piece_rows;
+        job->all_bytes += bytes;
     }
+}
+
+/* All pieces in one job: each thread goes through the file in order, and none waits at the end of
+ * every matrix. */
+static bool lay_all(struct lay_job *job, struct pool *pool, uint8_t *pages, struct status *st)
+{
+    size_t threads = pool_threads(pool), at = 0;
+
+    for (size_t i = 0; i < job->n_matrices; i++) {
+        job->matrices[i].to.panels = pages + at;
+        at += panels_bytes(job->matrices[i].w);
+    }
+    job->buffers = heap_array(uint8_t *, threads);
+    job->failures = heap_array(struct status, threads);
+    for (size_t i = 0; i < threads; i++)
+        job->buffers[i] = heap_new(job->piece_bytes, 1);
+    pool_run(pool, job->n_pieces, 1, lay_part, job);
+    bool failed = atomic_load(&job->failed);
+    for (size_t i = 0; i < threads; i++) {
+        if (job->failures[i].code != STATUS_OK)
+            *st = job->failures[i];
+        heap_free(job->buffers[i]);
+    }
+    heap_free(job->buffers);
+    heap_free(job->failures);
+    return !failed;
+}
+
+static bool lay_out(struct panel_store *s, struct pool *pool, struct lay_job *job,
+                    struct status *st)
+{
+    uint64_t available = pages_available_bytes();
+    uint8_t *pages = available > job->all_bytes ? pages_new(job->all_bytes) : NULL;
+
+    if (!pages)
+        return status_fail(st, STATUS_LIMIT,
+                           "laying weights out takes %zu MB of memory, %llu MB are free",
+                           job->all_bytes >> 20, (unsigned long long)(available >> 20));
+    if (!lay_all(job, pool, pages, st)) {
+        pages_free(pages, job->all_bytes);
+        return false;
+    }
+    if (job->progress)
+        job->progress(job->context, job->all_bytes, job->all_bytes);
+    s->regions = heap_resize(s->regions, s->n_regions + 1, sizeof *s->regions);
+    s->regions[s->n_regions++] = (struct region){.pages = pages, .size_bytes = job->all_bytes};
+    s->packed = heap_resize(s->packed, s->n + job->n_matrices, sizeof *s->packed);
+    for (size_t i = 0; i < job->n_matrices; i++)
+        s->packed[s->n++] = job->matrices[i].to;
     qsort(s->packed, s->n, sizeof *s->packed, by_data);
     return true;
+}
+
+bool panel_store_add(struct panel_store *s, struct pool *pool, const struct ops_matrices *matrices,
+                     ops_laid_out *progress, void *context, struct status *st)
+{
+    struct lay_job job = {.from = matrices->from, .progress = progress, .context = context};
+
+    collect(&job, matrices->views, matrices->n);
+    bool ok = job.n_matrices == 0 || lay_out(s, pool, &job, st);
+    heap_free(job.matrices);
+    return ok;
 }
 
 const void *panel_store_find(const struct panel_store *s, const struct matmul_row *kernel,

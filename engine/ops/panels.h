@@ -1,5 +1,11 @@
 /* panels.h - matrices in the layout of the kernels that multiply them, made once, found by the
- * address of the stored ones. A number is the same with them and without. */
+ * address of the stored ones. A number is the same with them and without.
+ *
+ * They are made in memory each time a model is opened, and not kept in a file beside the weights.
+ * Such a file was measured (tests/bench/LOG.md): mapped it is there in 0.1 s, decodes as fast where
+ * the system keeps files in huge pages (ext4 since Linux 6.16), and replicas share it. But it takes
+ * the disk space of the weights again, a place to write to, rules for what is out of date, and
+ * nobody has checked its bytes when the weights' own hash is right. */
 #pragma once
 #include "engine/ops/ops.h"
 #include <stdbool.h>
@@ -8,15 +14,14 @@
 struct matmul_row;  /* engine/kernels/kernels.h */
 struct panel_store; /* opaque */
 struct pool;        /* engine/base/pool.h */
-struct tensor_view; /* engine/weights/weights.h */
 
 struct panel_store *panel_store_new(void);
 void panel_store_free(struct panel_store *s); /* NULL does nothing */
 
 /* As ops_lay_out says. */
-bool panel_store_add(struct panel_store *s, struct pool *pool,
-                     const struct tensor_view *const *matrices, size_t n, ops_laid_out *laid_out,
-                     void *context);
+MUST_CHECK bool panel_store_add(struct panel_store *s, struct pool *pool,
+                                const struct ops_matrices *matrices, ops_laid_out *progress,
+                                void *context, struct status *st);
 
 /* The panels that `kernel` made of the matrix whose row stands at `data`, and that row's number;
  * NULL when there are none. */

@@ -36,11 +36,12 @@ struct metadata {
         data; /* unaligned, checked, in the file or owned: strings are u64 length and bytes */
 };
 
-/* A file that was read: mapped, or (data NULL, size 0) read and let go again. */
+/* A file that was read: mapped and open, or (data NULL, size 0) read and let go again. */
 struct mapping {
     char *path;
     void *data;
     size_t size;
+    int fd;
 };
 
 /* How the values of a tensor lie in its file, where that is not how they are lent. */

@@ -25,42 +25,47 @@ bool weights_map(struct weights *w, const char *path, struct status *st)
         return status_fail(st, STATUS_NOT_FOUND, "'%s' is not there", path);
     if (fd < 0)
         return status_fail_sys(st, errno, "open '%s'", path);
-    bool done = false;
     if (fstat(fd, &info) < 0) {
         (void)status_fail_sys(st, errno, "fstat '%s'", path);
-        goto out;
+        goto fail;
     }
     if (!S_ISREG(info.st_mode)) {
         (void)status_fail(st, STATUS_INVALID, "'%s' is no regular file", path);
-        goto out;
+        goto fail;
     }
     if (info.st_size < 4) {
         (void)status_fail(st, STATUS_CORRUPT, "'%s': magic: the file ends", path);
-        goto out;
+        goto fail;
     }
     size_t size = (size_t)info.st_size;
-    /* A file that is cut off while it is mapped kills the process (SIGBUS, which stage.c puts into
-     * words); the supervisor starts it again, and then the shorter file is refused. Copying
-     * gigabytes would be the only cure. */
+    /* What is used through the mapping: all but the matrices that ops_lay_out reads. A file that
+     * is cut off kills the process that uses it so (SIGBUS, which stage.c puts into words); the
+     * supervisor starts it again, and then the shorter file is refused. Copying gigabytes would be
+     * the only cure. */
     void *data = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
     if (data == MAP_FAILED) {
         (void)status_fail_sys(st, errno, "mmap '%s'", path);
-        goto out;
+        goto fail;
     }
     w->pieces = heap_resize(w->pieces, w->n_pieces + 1, sizeof *w->pieces);
-    w->pieces[w->n_pieces++] =
-        (struct mapping){.path = heap_text(path, strlen(path)), .data = data, .size = size};
-    done = true;
-out:
+    w->pieces[w->n_pieces++] = (struct mapping){
+        .path = heap_text(path, strlen(path)), .data = data, .size = size, .fd = fd};
+    return true;
+fail:
     (void)close(fd);
-    return done;
+    return false;
 }
 
 void weights_unmap(struct weights *w, size_t piece)
 {
-    (void)munmap(w->pieces[piece].data, w->pieces[piece].size);
-    w->pieces[piece].data = NULL;
-    w->pieces[piece].size = 0;
+    struct mapping *m = &w->pieces[piece];
+
+    if (!m->data)
+        return;
+    (void)munmap(m->data, m->size);
+    (void)close(m->fd);
+    m->data = NULL;
+    m->size = 0;
 }
 
 void weights_forget(struct weights *w)
@@ -178,8 +183,7 @@ void weights_close(struct weights *w)
     for (size_t i = 0; i < w->n_tensors; i++)
         heap_free((char *)(uintptr_t)w->tensors[i].name);
     for (size_t i = 0; i < w->n_pieces; i++) {
-        if (w->pieces[i].data)
-            (void)munmap(w->pieces[i].data, w->pieces[i].size);
+        weights_unmap(w, i);
         heap_free(w->pieces[i].path);
     }
     for (size_t i = 0; w->layouts && i < w->n_tensors; i++)
@@ -300,19 +304,44 @@ bool weights_borrow(const struct weights *w, const char *name, const size_t *dim
     return true;
 }
 
-void weights_release(const struct weights *w, const struct tensor_view *view)
+/* The piece that holds the byte at `data`; NULL: none does. */
+static const struct mapping *piece_at(const struct weights *w, const uint8_t *data)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-
-    for (size_t i = 0; i < w->n_pieces; i++) {
-        const uint8_t *data = view->data, *base = w->pieces[i].data;
-        if (data < base || data >= base + w->pieces[i].size)
-            continue;
-        size_t begin = ((size_t)(data - base) + page - 1) / page * page;
-        size_t end = ((size_t)(data - base) + view->size_bytes) / page * page;
-        if (begin < end)
-            (void)madvise((uint8_t *)w->pieces[i].data + begin, end - begin, MADV_DONTNEED);
+    for (size_t i = 0; w && i < w->n_pieces; i++) {
+        const uint8_t *base = w->pieces[i].data;
+        if (base && data >= base && data < base + w->pieces[i].size)
+            return &w->pieces[i];
     }
+    return NULL;
+}
+
+bool weights_read(const struct weights *w, const struct tensor_view *view, size_t at, size_t size,
+                  void *out, struct status *st)
+{
+    const uint8_t *from = (const uint8_t *)view->data + at;
+    const struct mapping *piece = piece_at(w, from);
+    uint8_t *to = out;
+
+    assert(at <= view->size_bytes && size <= view->size_bytes - at);
+    if (!piece) {
+        memcpy(out, from, size);
+        return true;
+    }
+    while (size > 0) {
+        ssize_t n = pread(piece->fd, to, size, (off_t)(from - (const uint8_t *)piece->data));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return status_fail_sys(st, errno, "read '%s' for tensor '%s'", piece->path, view->name);
+        if (n == 0)
+            return status_fail(st, STATUS_CORRUPT,
+                               "tensor '%s': '%s' became shorter since it was opened", view->name,
+                               piece->path);
+        from += n;
+        to += n;
+        size -= (size_t)n;
+    }
+    return true;
 }
 
 bool weights_borrow_f32(const struct weights *w, const char *name, size_t n, const float **out,

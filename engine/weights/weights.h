@@ -50,9 +50,12 @@ MUST_CHECK bool weights_borrow(const struct weights *w, const char *name, const 
 MUST_CHECK bool weights_borrow_f32(const struct weights *w, const char *name, size_t n,
                                    const float **out, struct status *st);
 
-/* The tensor's pages leave this process's memory, and come back from the file when they are read:
- * for who has made something else of it. */
-void weights_release(const struct weights *w, const struct tensor_view *view);
+/* Bytes at .. at + size - 1 of a lent tensor, read from its file and not through the mapping: for
+ * who makes something else of it and has no use for its pages. A tensor in no file of `w` (NULL:
+ * no file at all) is copied from where it stands. From several threads too. STATUS_CORRUPT when the
+ * file ends before, since it was opened. */
+MUST_CHECK bool weights_read(const struct weights *w, const struct tensor_view *view, size_t at,
+                             size_t size, void *out, struct status *st);
 
 /* Metadata. `weights_has` tells whether a key is there. The getters fail (STATUS_CORRUPT) when the
  * key is missing or its value does not convert without loss; any integer type is taken for u64. */

@@ -112,6 +112,9 @@ static bool open_engine(struct infer *infer, const struct settings *settings, st
     progress_end(&progress);
     if (!opened)
         return false;
+    if (model_memory_short(infer->model))
+        log_warn("memory is too short to lay weights out: answers will be slower", "file=%s",
+                 weights_path(infer->weights));
     if (infer->drafter_file &&
         !drafter_open(&infer->drafter, infer->drafter_file, infer->model, DRAFT_STEP_ROWS, st))
         return false;

@@ -51,8 +51,10 @@ static void bench_matmul(struct pool *pool, enum precision precision, enum dtype
                               .dims = {WIDTH, copies * OUT, 1, 1},
                               .data = data,
                               .size_bytes = copies * size};
-    if (laid_out && !ops_lay_out(ops, (const struct tensor_view *[]){&all}, 1, NULL, NULL))
-        laid_out = false;
+    const struct tensor_view *views[] = {&all};
+    struct status st = {0};
+    laid_out = laid_out &&
+               ops_lay_out(ops, &(struct ops_matrices){.views = views, .n = 1}, NULL, NULL, &st);
     int64_t begin = clock_now_us(), best = INT64_MAX;
     while (runs < 3 || clock_now_us() - begin < ENOUGH_US) {
         struct tensor_view w = {.type = type,

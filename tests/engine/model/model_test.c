@@ -1,5 +1,6 @@
 /* The decoder against golden cases: exact arithmetic, within the tolerance each case states. */
 #include "engine/base/heap.h"
+#include "engine/base/pool.h"
 #include "engine/model/hparams.h"
 #include "engine/model/model.h"
 #include "tests/engine/model/golden.h"
@@ -211,6 +212,60 @@ static void watch_ties(void *context, size_t layer, const char *name, const floa
 }
 
 /* Of experts that are equally likely those of lower number are taken. */
+struct told {
+    size_t times, done, all;
+};
+
+static void tell(void *context, size_t done, size_t all)
+{
+    struct told *told = context;
+
+    assert_true(done <= all && done >= told->done);
+    *told = (struct told){.times = told->times + 1, .done = done, .all = all};
+}
+
+/* The file is cut off between opening it and laying out: refused, by one thread or two. */
+static void test_cut_off(void **state)
+{
+    const struct random_model shape = {.type = DTYPE_Q4_0, .experts = true, .seed = 4};
+    struct told told = {0};
+    const struct model_options options = {.context_max = 64,
+                                          .kv_bytes = (size_t)16 << 20,
+                                          .progress = tell,
+                                          .progress_context = &told};
+    struct pool *two = pool_new(2);
+    struct weights *w = NULL;
+    struct model *m = NULL;
+    struct status st = {0};
+    char path[RANDOM_MODEL_PATH];
+
+    (void)state;
+    random_model_write(path, &shape);
+    assert_true(weights_open(&w, path, &st) && model_open(&m, w, NULL, &options, &st));
+    assert_false(model_memory_short(m));
+    model_close(m);
+    m = NULL;
+    /* Behind all that is read through the mapping when a model is opened. */
+    const struct tensor_view *cut = weights_find(w, "blk.1.ffn_gate_up_exps.weight");
+    const struct tensor_view *last = weights_at(w, weights_tensors(w) - 1);
+    size_t rest = (size_t)((const uint8_t *)last->data - (const uint8_t *)cut->data);
+    assert_int_equal(truncate(path, (off_t)(weights_size_bytes(w) - rest)), 0);
+    for (size_t threads = 1; told.times > 0 && threads <= 2; threads++) {
+        assert_int_equal(told.done, told.all);
+        told.done = 0;
+        assert_false(model_open(&m, w, threads > 1 ? two : NULL, &options, &st));
+        assert_null(m);
+        assert_int_equal(st.code, STATUS_CORRUPT);
+        assert_non_null(strstr(st.text, "became shorter since it was opened"));
+        told.done = told.all;
+    }
+    if (told.times == 0)
+        print_message("skipped: this CPU's kernels read matrices as they are stored\n");
+    weights_close(w);
+    pool_free(two);
+    (void)unlink(path);
+}
+
 static void test_ties(void **state)
 {
     const struct random_model shape = {
@@ -288,6 +343,7 @@ int main(void)
         cmocka_unit_test(test_audio),         cmocka_unit_test(test_mixed),
         cmocka_unit_test(test_chunks),        cmocka_unit_test(test_nano_moe),
         cmocka_unit_test(test_nano_moe_f32),  cmocka_unit_test(test_ties),
+        cmocka_unit_test(test_cut_off),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

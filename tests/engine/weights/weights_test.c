@@ -411,6 +411,38 @@ static void test_sample(void **state)
     buffer_clear(&b);
 }
 
+static void test_read(void **state)
+{
+    struct buffer b = {0};
+    struct weights *w = NULL;
+    struct status st = {0};
+    uint8_t found[136];
+
+    (void)state;
+    put_sample(&b);
+    assert_true(open_bytes(&b, &w, &st));
+    const struct tensor_view *t = weights_find(w, "matrix");
+    struct tensor_view elsewhere = *t;
+    elsewhere.data = b.data;
+    assert_true(weights_read(w, &elsewhere, 0, 4, found, &st)); /* in no file */
+    assert_memory_equal(found, "GGUF", 4);
+    assert_true(weights_read(NULL, t, 135, 1, found, &st));
+    assert_int_equal(found[0], 135);
+    for (size_t at = 0; at <= sizeof found; at += 17) {
+        assert_true(weights_read(w, t, at, sizeof found - at, found, &st));
+        assert_memory_equal(found, (const uint8_t *)t->data + at, sizeof found - at);
+    }
+    /* Cut off in the middle of the matrix, behind our back. */
+    assert_int_equal(truncate(path_of("case.gguf"), (off_t)(b.size - 5 - 160 + 64)), 0);
+    assert_true(weights_read(w, t, 0, 64, found, &st));
+    assert_false(weights_read(w, t, 0, 65, found, &st));
+    assert_int_equal(st.code, STATUS_CORRUPT);
+    assert_non_null(strstr(st.text, "tensor 'matrix'"));
+    assert_non_null(strstr(st.text, "case.gguf' became shorter"));
+    weights_close(w);
+    buffer_clear(&b);
+}
+
 static void write_piece(const char *file, const char *tensor, uint32_t no, uint32_t count,
                         uint32_t tensors)
 {
@@ -514,11 +546,17 @@ static int remove_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_not_there),         cmocka_unit_test(test_every_truncation),
-        cmocka_unit_test(test_every_bit_flipped), cmocka_unit_test(test_random_damage),
-        cmocka_unit_test(test_huge_counts),       cmocka_unit_test(test_tensors_refused),
-        cmocka_unit_test(test_keys_refused),      cmocka_unit_test(test_sample),
-        cmocka_unit_test(test_split_files),       cmocka_unit_test(test_real_vocabulary),
+        cmocka_unit_test(test_not_there),
+        cmocka_unit_test(test_every_truncation),
+        cmocka_unit_test(test_every_bit_flipped),
+        cmocka_unit_test(test_random_damage),
+        cmocka_unit_test(test_huge_counts),
+        cmocka_unit_test(test_tensors_refused),
+        cmocka_unit_test(test_keys_refused),
+        cmocka_unit_test(test_sample),
+        cmocka_unit_test(test_read),
+        cmocka_unit_test(test_split_files),
+        cmocka_unit_test(test_real_vocabulary),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }
