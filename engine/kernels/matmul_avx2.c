@@ -24,8 +24,8 @@ static void q4_0_unpack(struct panel *p, const uint8_t *const row[LANES], size_t
 }
 
 /* What the products of a block are added to, four of each lane at a time; then as whole numbers.
- * Five bits are at most 31 and an activation 127, so eight products of a pair fit 16 bits: 31496.
- */
+ * All 16 products of a pair fit 16 bits with weights of four bits: 15 * 127 * 16 = 30480; with five
+ * bits half of them do: 31 * 127 * 8 = 31496. */
 #ifdef DPBUSD
 static inline __m256i few_bits_add(__m256i sum, __m256i w, __m256i acts)
 {
@@ -49,26 +49,35 @@ static inline __m256i few_bits_whole(__m256i sum)
 #endif
 
 /* q4_0, q4_1, q5_0, q5_1; those without an offset have a base. */
+struct few_bits {
+    int offset;
+    bool has_fifths;
+};
+
 static ALWAYS_INLINE void few_bits_rows(__m256 *sum, const struct panel *p,
                                         const struct act_rows *x, size_t r, size_t n, size_t strip,
-                                        size_t n_blocks, int offset)
+                                        size_t n_blocks, struct few_bits type)
 {
-    bool has_base = offset == 0;
+    bool has_base = type.offset == 0;
     size_t first = strip * x->rows + r; /* row of a strip */
     for (size_t b = 0; b < n_blocks; b++) {
-        __m256i products[4];
+        __m256i products[4], later[4];
         const __m256i *w = p->w + 8 * b;
         const int8_t *q = x->q + first * STRIP + 32 * b;
         for (size_t i = 0; i < n; i++)
-            products[i] = few_bits_add(_mm256_setzero_si256(), w[0], four_acts(q + i * STRIP));
-        for (size_t g = 1; g < 8; g++)
-            for (size_t i = 0; i < n; i++)
-                products[i] = few_bits_add(products[i], w[g], four_acts(q + i * STRIP + 4 * g));
+            products[i] = later[i] = _mm256_setzero_si256();
+        for (size_t g = 0; g < 8; g++)
+            for (size_t i = 0; i < n; i++) {
+                __m256i *to = type.has_fifths && g >= 4 ? &later[i] : &products[i];
+                *to = few_bits_add(*to, w[g], four_acts(q + i * STRIP + 4 * g));
+            }
         for (size_t i = 0; i < n; i++) {
             size_t at = 8 * (first + i) + b;
             __m256i whole = few_bits_whole(products[i]);
+            if (type.has_fifths)
+                whole = _mm256_add_epi32(whole, few_bits_whole(later[i]));
             if (!has_base)
-                whole = _mm256_sub_epi32(whole, _mm256_set1_epi32(offset * x->sum[at]));
+                whole = _mm256_sub_epi32(whole, _mm256_set1_epi32(type.offset * x->sum[at]));
             sum[i] = add_block(sum[i], p->scale[b], x->scale[at], whole);
             if (has_base)
                 sum[i] = add_block(sum[i], p->base[b], x->scale[at], _mm256_set1_epi32(x->sum[at]));
@@ -79,7 +88,7 @@ static ALWAYS_INLINE void few_bits_rows(__m256 *sum, const struct panel *p,
 static ALWAYS_INLINE void q4_0_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
                                     size_t r, size_t n, size_t strip, size_t n_blocks)
 {
-    few_bits_rows(sum, p, x, r, n, strip, n_blocks, 8);
+    few_bits_rows(sum, p, x, r, n, strip, n_blocks, (struct few_bits){.offset = 8});
 }
 STEPS(q4_0)
 
@@ -97,7 +106,7 @@ static void q4_1_unpack(struct panel *p, const uint8_t *const row[LANES], size_t
 static ALWAYS_INLINE void q4_1_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
                                     size_t r, size_t n, size_t strip, size_t n_blocks)
 {
-    few_bits_rows(sum, p, x, r, n, strip, n_blocks, 0);
+    few_bits_rows(sum, p, x, r, n, strip, n_blocks, (struct few_bits){0});
 }
 STEPS(q4_1)
 
@@ -129,7 +138,8 @@ static void q5_0_unpack(struct panel *p, const uint8_t *const row[LANES], size_t
 static ALWAYS_INLINE void q5_0_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
                                     size_t r, size_t n, size_t strip, size_t n_blocks)
 {
-    few_bits_rows(sum, p, x, r, n, strip, n_blocks, 16);
+    few_bits_rows(sum, p, x, r, n, strip, n_blocks,
+                  (struct few_bits){.offset = 16, .has_fifths = true});
 }
 STEPS(q5_0)
 
@@ -142,7 +152,12 @@ static void q5_1_unpack(struct panel *p, const uint8_t *const row[LANES], size_t
         fifths_unpack(p->w + 8 * b, row, 24 * b + 4);
     }
 }
-#define q5_1_rows q4_1_rows
+
+static ALWAYS_INLINE void q5_1_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
+                                    size_t r, size_t n, size_t strip, size_t n_blocks)
+{
+    few_bits_rows(sum, p, x, r, n, strip, n_blocks, (struct few_bits){.has_fifths = true});
+}
 STEPS(q5_1)
 
 /* ---- q8_0 ---- */
@@ -162,7 +177,7 @@ static void q8_0_unpack(struct panel *p, const uint8_t *const row[LANES], size_t
 static ALWAYS_INLINE void q8_0_rows(__m256 *sum, const struct panel *p, const struct act_rows *x,
                                     size_t r, size_t n, size_t strip, size_t n_blocks)
 {
-    few_bits_rows(sum, p, x, r, n, strip, n_blocks, SIGN_OFFSET);
+    few_bits_rows(sum, p, x, r, n, strip, n_blocks, (struct few_bits){.offset = SIGN_OFFSET});
 }
 #else
 /* |w| times sign(w) x: at most 128 * 127 * 2 in 16 bits, so each pair goes to 32 bits at once. */

@@ -158,8 +158,9 @@ static void product_init(struct product *p, const struct matmul_row *row, size_t
     p->expected = heap_array(float, rows *n_out);
     make_blocks(p->data, type, n_out * blocks);
     fill(p->values, rows * width, size_of_x);
-    for (size_t i = 0; i < width; i++) /* all activations as large as they can be */
-        p->values[i] = p->values[i] < 0.0f ? -size_of_x : size_of_x;
+    for (size_t i = 0; i < width; i++) /* all activations as large as they can be, and all products
+                                          with the first block of weights too */
+        p->values[i] = p->values[i] < 0.0f && i >= row->act_block ? -size_of_x : size_of_x;
     p->w = (struct weight_rows){.type = type,
                                 .data = p->data,
                                 .row_bytes = blocks * type->block_bytes,
@@ -245,6 +246,7 @@ static void check_row(const struct matmul_row *row)
     check_rounded(row, 11 * block, 70, 3, 5.0f);
     check_rounded(row, 8 * block, 41, 37, 5.0f);
     check_rounded(row, block, 17, 70, 5.0f);
+    check_rounded(row, block == 32 ? 9 * block : 2 * block, 85, 66, 5.0f);
     for (size_t k = 1; k <= 17; k++)
         check_rounded(row, 3 * block, 20, k, 5.0f);
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
