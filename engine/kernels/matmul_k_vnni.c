@@ -57,11 +57,12 @@ static ALWAYS_INLINE void q6_k_unpack(__m512i w[4][4], const uint8_t *panel, siz
 }
 
 /* -offset times the sums of a strip's groups of 16. */
-static ALWAYS_INLINE void start(int32_t *out, const struct strip *a, int offset, size_t rows)
+static ALWAYS_INLINE void start(struct ready *ready, const struct strip *a, int offset, size_t rows)
 {
     const __m512i times = _mm512_set1_epi32(-offset);
     for (size_t i = 0; i < rows; i++)
-        _mm512_storeu_si512(out + 16 * i, _mm512_mullo_epi32(load(a->sum + 16 * i), times));
+        _mm512_storeu_si512(ready->first + 16 * i,
+                            _mm512_mullo_epi32(load(a->sum + 16 * i), times));
 }
 
 /* whole + four groups, 32 values apart, of one row of activations. */
@@ -75,18 +76,25 @@ static ALWAYS_INLINE __m512i q6_k_part(__m512i whole, const __m512i w[4][4], con
     return whole;
 }
 
+static ALWAYS_INLINE void q6_k_ready(struct ready *ready, const struct strip *a, size_t rows)
+{
+    start(ready, a, 32, rows);
+}
+
 static ALWAYS_INLINE void q6_k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
-                                    const struct strip *a, size_t rows)
+                                    const struct strip *a, const struct ready *ready, size_t rows,
+                                    size_t turn)
 {
     __m512i whole[ACT_ROWS];
-    int32_t first[ACT_ROWS * 16];
-    start(first, a, 32, rows);
+    const int32_t *first = ready->first;
+    (void)turn;
     for (size_t i = 0; i < rows; i++)
         whole[i] = _mm512_setzero_si512();
     for (size_t part = 0; part < 4; part++) {
         __m512i w[4][4], scale[4];
         size_t group = 8 * (part / 2) + part % 2;
         q6_k_unpack(w, panel, part);
+        fetch_next(a, part, 4);
         fetch(panel + part * Q6_K_PART, part == 3 ? Q6_K_PARTS + Q6_K_PART : Q6_K_PART);
         for (size_t k = 0; k < 4; k++)
             scale[k] = _mm512_cvtepi8_epi32(
@@ -161,12 +169,12 @@ static ALWAYS_INLINE __m512i bytes_wide(const uint8_t *from)
 }
 
 /* The sums of two groups of 32, side by side as int16: they fit. */
-static ALWAYS_INLINE void pair_sums(int32_t *out, const struct strip *a, size_t rows)
+static ALWAYS_INLINE void k_ready(struct ready *ready, const struct strip *a, size_t rows)
 {
     for (size_t i = 0; i < rows; i++) {
         __m512i s = load(a->sum + 16 * i);
         __m256i both = _mm512_cvtepi64_epi32(_mm512_add_epi32(s, _mm512_srli_epi64(s, 32)));
-        _mm_storeu_si128((__m128i *)(void *)(out + 4 * i), _mm256_cvtepi32_epi16(both));
+        _mm_storeu_si128((__m128i *)(void *)(ready->pairs + 4 * i), _mm256_cvtepi32_epi16(both));
     }
 }
 
@@ -188,15 +196,14 @@ static ALWAYS_INLINE void k_unpack(__m512i w[2][8], const uint8_t *quants, const
 }
 
 static ALWAYS_INLINE void k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
-                                 const struct strip *a, size_t rows, bool has_fifths, size_t bytes)
+                                 const struct strip *a, const int32_t *pairs, size_t rows,
+                                 bool has_fifths, size_t bytes)
 {
     __m512i whole[ACT_ROWS], mins[ACT_ROWS];
-    int32_t pairs[ACT_ROWS * 4];
     uint8_t scale[8 * ROWS] ALIGNED, min[8 * ROWS] ALIGNED;
     const uint8_t *fifths = has_fifths ? panel + K_QUANTS : NULL;
     const uint8_t *quants = panel + K_QUANTS + (has_fifths ? 8 * VECTOR : 0);
 
-    pair_sums(pairs, a, rows);
     k_scales(scale, min, panel);
     for (size_t i = 0; i < rows; i++)
         whole[i] = mins[i] = _mm512_setzero_si512();
@@ -209,6 +216,7 @@ static ALWAYS_INLINE void k_rows(__m512 *restrict sum, const uint8_t *restrict p
                             _mm512_slli_epi32(bytes_wide(min + 2 * ROWS * k + ROWS), 16));
         k_unpack(w, quants, fifths, k);
         fetch(panel + k * bytes / 4, bytes / 4);
+        fetch_next(a, k, 4);
         for (size_t i = 0; i < rows; i++) {
             const int8_t *q = a->q + i * STRIP + 64 * k;
             __m512i p[4];
@@ -229,17 +237,23 @@ static ALWAYS_INLINE void k_rows(__m512 *restrict sum, const uint8_t *restrict p
 }
 
 static ALWAYS_INLINE void q4_k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
-                                    const struct strip *a, size_t rows)
+                                    const struct strip *a, const struct ready *ready, size_t rows,
+                                    size_t turn)
 {
-    k_rows(sum, panel, a, rows, false, 36 * VECTOR);
+    (void)turn;
+    k_rows(sum, panel, a, ready->pairs, rows, false, 36 * VECTOR);
 }
+#define q4_k_ready k_ready
 PANELS(q4_k, 256, 36 * VECTOR)
 
 static ALWAYS_INLINE void q5_k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
-                                    const struct strip *a, size_t rows)
+                                    const struct strip *a, const struct ready *ready, size_t rows,
+                                    size_t turn)
 {
-    k_rows(sum, panel, a, rows, true, 44 * VECTOR);
+    (void)turn;
+    k_rows(sum, panel, a, ready->pairs, rows, true, 44 * VECTOR);
 }
+#define q5_k_ready k_ready
 PANELS(q5_k, 256, 44 * VECTOR)
 
 /* ---- q2_k, q3_k, iq4_xs: runs of 32 values; scales of one byte, [group][row], come first, then d
@@ -251,30 +265,42 @@ struct run {
 };
 typedef void run_unpack(struct run *r, const uint8_t *panel, size_t run);
 
+/* What these types differ in. */
+struct runs_type {
+    run_unpack *unpack;
+    bool has_mins;
+    size_t d_at, bytes; /* of a strip of a panel */
+};
+
 static ALWAYS_INLINE __m512i signed_wide(const uint8_t *from)
 {
     return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)from));
 }
 
-static ALWAYS_INLINE void runs_rows(__m512 *restrict sum, const uint8_t *restrict panel,
-                                    const struct strip *a, size_t rows, int offset,
-                                    run_unpack *unpack, size_t d_at, size_t bytes)
+static ALWAYS_INLINE void runs_ready(struct ready *ready, const struct strip *a, size_t rows,
+                                     int offset)
 {
-    bool has_mins = offset == 0; /* an offset is what the others have */
+    start(ready, a, offset, rows);
+    for (size_t i = 0; i < rows; i++)
+        _mm256_storeu_si256((__m256i *)(void *)(ready->pairs + 8 * i),
+                            _mm512_cvtepi32_epi16(load(a->sum + 16 * i)));
+}
+
+static ALWAYS_INLINE void runs_rows(__m512 *restrict sum, const uint8_t *restrict panel,
+                                    const struct strip *a, const struct ready *ready, size_t rows,
+                                    struct runs_type type)
+{
     __m512i whole[ACT_ROWS], mins[ACT_ROWS];
-    int32_t first[ACT_ROWS * 16], pairs[ACT_ROWS * 8];
+    const int32_t *first = ready->first, *pairs = ready->pairs;
     const int8_t *restrict acts = a->q;
 
-    start(first, a, offset, rows);
-    for (size_t i = 0; i < rows; i++) {
+    for (size_t i = 0; i < rows; i++)
         whole[i] = mins[i] = _mm512_setzero_si512();
-        _mm256_storeu_si256((__m256i *)(void *)(pairs + 8 * i),
-                            _mm512_cvtepi32_epi16(load(a->sum + 16 * i)));
-    }
     for (size_t run = 0; run < 8; run++) {
         struct run r;
-        unpack(&r, panel, run);
-        fetch(panel + run * bytes / 8, bytes / 8);
+        type.unpack(&r, panel, run);
+        fetch(panel + run * type.bytes / 8, type.bytes / 8);
+        fetch_next(a, run, 8);
         for (size_t i = 0; i < rows; i++) {
             const int8_t *q = acts + i * STRIP + 32 * run;
             const int32_t *from = first + 16 * i + 2 * run;
@@ -283,19 +309,34 @@ static ALWAYS_INLINE void runs_rows(__m512 *restrict sum, const uint8_t *restric
             even = _mm512_add_epi32(_mm512_mullo_epi32(even, r.scale[0]),
                                     _mm512_mullo_epi32(odd, r.scale[1]));
             whole[i] = _mm512_add_epi32(whole[i], even);
-            if (has_mins)
+            if (type.has_mins)
                 mins[i] =
                     _mm512_dpwssd_epi32(mins[i], r.mins, _mm512_set1_epi32(pairs[8 * i + run]));
         }
     }
-    __m512 d = halves(panel + d_at), dmin = halves(panel + d_at + VECTOR / 2);
+    __m512 d = halves(panel + type.d_at), dmin = halves(panel + type.d_at + VECTOR / 2);
     for (size_t i = 0; i < rows; i++) {
         __m512 factor = _mm512_mul_ps(dmin, _mm512_set1_ps(a->scale[i]));
         sum[i] = add_block(sum[i], d, a->scale[i], whole[i]);
-        if (has_mins)
+        if (type.has_mins)
             sum[i] = _mm512_sub_ps(sum[i], _mm512_mul_ps(factor, _mm512_cvtepi32_ps(mins[i])));
     }
 }
+
+/* The functions of a type that PANELS wants; offset: of the quants, where there are no mins. */
+#define RUNS_OF(name, offset, ...)                                                                 \
+    static ALWAYS_INLINE void name##_ready(struct ready *ready, const struct strip *a,             \
+                                           size_t rows)                                            \
+    {                                                                                              \
+        runs_ready(ready, a, rows, offset);                                                        \
+    }                                                                                              \
+    static ALWAYS_INLINE void name##_rows(__m512 *sum, const uint8_t *panel,                       \
+                                          const struct strip *a, const struct ready *ready,        \
+                                          size_t rows, size_t turn)                                \
+    {                                                                                              \
+        (void)turn;                                                                                \
+        runs_rows(sum, panel, a, ready, rows, (struct runs_type){__VA_ARGS__});                    \
+    }
 
 /* Bits 2k and 2k+1 of byte l of half a block are those of value 32k + l. */
 static ALWAYS_INLINE void two_bits(__m512i w[8], const uint8_t *quants, size_t run)
@@ -335,11 +376,7 @@ static ALWAYS_INLINE void q2_k_unpack(struct run *r, const uint8_t *panel, size_
                               _mm512_slli_epi32(_mm512_srli_epi32(odd, 4), 16));
 }
 
-static ALWAYS_INLINE void q2_k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
-                                    const struct strip *a, size_t rows)
-{
-    runs_rows(sum, panel, a, rows, 0, q2_k_unpack, D_AT, 21 * VECTOR);
-}
+RUNS_OF(q2_k, 0, q2_k_unpack, true, D_AT, 21 * VECTOR)
 PANELS(q2_k, 256, 21 * VECTOR)
 
 /* Six-bit scales less 32. The upper two bits of groups g, g + 4, ... stand in one byte. */
@@ -374,11 +411,7 @@ static ALWAYS_INLINE void q3_k_unpack(struct run *r, const uint8_t *panel, size_
     r->scale[1] = signed_wide(panel + 2 * ROWS * run + ROWS);
 }
 
-static ALWAYS_INLINE void q3_k_rows(__m512 *restrict sum, const uint8_t *restrict panel,
-                                    const struct strip *a, size_t rows)
-{
-    runs_rows(sum, panel, a, rows, 4, q3_k_unpack, D_AT, 29 * VECTOR);
-}
+RUNS_OF(q3_k, 4, q3_k_unpack, false, D_AT, 29 * VECTOR)
 PANELS(q3_k, 256, 29 * VECTOR)
 
 #define IQ4_XS_D (2 * VECTOR)
@@ -418,9 +451,5 @@ static ALWAYS_INLINE void iq4_xs_unpack(struct run *r, const uint8_t *panel, siz
     r->scale[0] = r->scale[1] = signed_wide(panel + ROWS * run);
 }
 
-static ALWAYS_INLINE void iq4_xs_rows(__m512 *restrict sum, const uint8_t *restrict panel,
-                                      const struct strip *a, size_t rows)
-{
-    runs_rows(sum, panel, a, rows, 128, iq4_xs_unpack, IQ4_XS_D, 35 * VECTOR);
-}
+RUNS_OF(iq4_xs, 128, iq4_xs_unpack, false, IQ4_XS_D, 35 * VECTOR)
 PANELS(iq4_xs, 256, 35 * VECTOR)

@@ -6,44 +6,39 @@
 #include "engine/kernels/panels_vnni.h"
 
 #define BLOCKS (STRIP / 32)
-#define IN_TURN 8                  /* rows whose products may go side by side */
+#define IN_TURN 8                  /* rows at most whose products go side by side */
 #define HALVES (BLOCKS * ROWS * 2) /* bytes of the scales of a strip */
 
 /* -offset times the sums of a strip's blocks: where the whole numbers begin. */
-static ALWAYS_INLINE void start(int32_t *out, const struct strip *a, int offset, size_t rows)
+static ALWAYS_INLINE void start(struct ready *ready, const struct strip *a, int offset, size_t rows)
 {
     const __m256i times = _mm256_set1_epi32(-offset);
     for (size_t i = 0; i < rows; i++) {
         __m256i sum = _mm256_loadu_si256((const __m256i *)(const void *)(a->sum + i * BLOCKS));
-        _mm256_storeu_si256((__m256i *)(void *)(out + i * BLOCKS), _mm256_mullo_epi32(sum, times));
+        _mm256_storeu_si256((__m256i *)(void *)(ready->first + i * BLOCKS),
+                            _mm256_mullo_epi32(sum, times));
     }
 }
 
-/* The product of one block with one row of activations: quants w[8], from `first` on. */
-static ALWAYS_INLINE __m512i block_product(const __m512i w[8], const int8_t *q, int32_t first)
-{
-    __m512i even = _mm512_set1_epi32(first), odd = _mm512_setzero_si512();
-    for (size_t g = 0; g < 8; g += 2) {
-        even = dot_four(even, w[g], q + 4 * g);
-        odd = dot_four(odd, w[g + 1], q + 4 * g + 4);
-    }
-    return _mm512_add_epi32(even, odd);
-}
-
-/* whole[i] = that of row i of activations, side by side, so that none waits for its own last sum.
- */
+/* whole[i] = product of a block's quants w[8] with row i of activations, from `first` on; side by
+ * side, so that none waits for its own last sum. A lone row is summed in two halves for that. */
 static ALWAYS_INLINE void block_products(__m512i *whole, const __m512i w[8], const int8_t *q,
                                          const int32_t *first, size_t rows)
 {
+    __m512i odd = _mm512_setzero_si512();
 #pragma GCC unroll 8
     for (size_t i = 0; i < rows; i++)
         whole[i] = _mm512_set1_epi32(first[i * BLOCKS]);
 #pragma GCC unroll 8
     for (size_t g = 0; g < 8; g++) {
 #pragma GCC unroll 8
-        for (size_t i = 0; i < rows; i++)
-            whole[i] = dot_four(whole[i], w[g], q + i * STRIP + 4 * g);
+        for (size_t i = 0; i < rows; i++) {
+            __m512i *to = rows == 1 && g % 2 ? &odd : &whole[i];
+            *to = dot_four(*to, w[g], q + i * STRIP + 4 * g);
+        }
     }
+    if (rows == 1)
+        whole[0] = _mm512_add_epi32(whole[0], odd);
 }
 
 typedef void block_unpack(__m512i w[8], const uint8_t *panel, size_t block);
@@ -51,41 +46,74 @@ typedef __m512 block_scale(const uint8_t *panel, size_t block);
 
 /* What types with blocks of 32 values differ in. */
 struct blocks_type {
-    int offset;
     block_unpack *unpack;
     block_scale *scale, *base; /* base: of types whose offset is none; else NULL */
     size_t bytes;              /* of a block of ROWS rows */
 };
 
-static ALWAYS_INLINE void blocks_rows(__m512 *restrict sum, const uint8_t *restrict panel,
-                                      const struct strip *a, size_t rows, struct blocks_type type)
+/* A block with rows of activations, from the first of `a` on. */
+static ALWAYS_INLINE void block_rows(__m512 *restrict sum, const __m512i w[8],
+                                     const uint8_t *restrict panel, size_t block,
+                                     const struct strip *a, const int32_t *first, size_t rows,
+                                     struct blocks_type type)
 {
-    const float *restrict act_scale = a->scale;
-    const int32_t *restrict act_sum = a->sum;
-    int32_t first[ACT_ROWS * BLOCKS];
-    size_t blocks = a->blocks < BLOCKS ? a->blocks : BLOCKS;
-    /* Wider ones wait for memory, where it was slower. */
-    bool in_turn = rows > 1 && rows <= IN_TURN && type.bytes <= 24 * ROWS;
+    __m512 d = type.scale(panel, block);
+    __m512i whole[IN_TURN];
 
-    start(first, a, type.offset, rows);
+    block_products(whole, w, a->q + 32 * block, first + block, rows);
+#pragma GCC unroll 8
+    for (size_t i = 0; i < rows; i++) {
+        size_t at = i * BLOCKS + block;
+        sum[i] = add_block(sum[i], d, a->scale[at], whole[i]);
+        if (type.base)
+            sum[i] = add_block(sum[i], type.base(panel, block), a->scale[at],
+                               _mm512_set1_epi32(a->sum[at]));
+    }
+}
+
+/* The same strip from another row on. */
+static ALWAYS_INLINE struct strip rows_from(const struct strip *a, size_t row)
+{
+    return (struct strip){
+        .q = a->q + row * STRIP, .scale = a->scale + row * BLOCKS, .sum = a->sum + row * BLOCKS};
+}
+
+static ALWAYS_INLINE void blocks_rows(__m512 *restrict sum, const uint8_t *restrict panel,
+                                      const struct strip *a, const struct ready *ready, size_t rows,
+                                      size_t turn, struct blocks_type type)
+{
+    size_t blocks = a->blocks < BLOCKS ? a->blocks : BLOCKS;
+
     for (size_t b = 0; b < blocks; b++) {
-        __m512i w[8], whole[IN_TURN];
-        __m512 d = type.scale(panel, b);
+        size_t i = 0;
+        __m512i w[8];
         type.unpack(w, panel, b);
         fetch(panel + b * type.bytes, type.bytes);
-        if (in_turn)
-            block_products(whole, w, a->q + 32 * b, first + b, rows);
-        for (size_t i = 0; i < rows; i++) {
-            __m512i one = in_turn
-                              ? whole[i]
-                              : block_product(w, a->q + i * STRIP + 32 * b, first[i * BLOCKS + b]);
-            sum[i] = add_block(sum[i], d, act_scale[i * BLOCKS + b], one);
-            if (type.base)
-                sum[i] = add_block(sum[i], type.base(panel, b), act_scale[i * BLOCKS + b],
-                                   _mm512_set1_epi32(act_sum[i * BLOCKS + b]));
+        fetch_next(a, b, BLOCKS);
+        for (; i + turn <= rows; i += turn) {
+            struct strip some = rows_from(a, i);
+            block_rows(sum + i, w, panel, b, &some, ready->first + i * BLOCKS, turn, type);
+        }
+        for (; i < rows; i++) {
+            struct strip one = rows_from(a, i);
+            block_rows(sum + i, w, panel, b, &one, ready->first + i * BLOCKS, 1, type);
         }
     }
 }
+
+/* The functions of a type that PANELS wants. */
+#define BLOCKS_OF(name, offset, ...)                                                               \
+    static ALWAYS_INLINE void name##_ready(struct ready *ready, const struct strip *a,             \
+                                           size_t rows)                                            \
+    {                                                                                              \
+        start(ready, a, offset, rows);                                                             \
+    }                                                                                              \
+    static ALWAYS_INLINE void name##_rows(__m512 *sum, const uint8_t *panel,                       \
+                                          const struct strip *a, const struct ready *ready,        \
+                                          size_t rows, size_t turn)                                \
+    {                                                                                              \
+        blocks_rows(sum, panel, a, ready, rows, turn, (struct blocks_type){__VA_ARGS__});          \
+    }
 
 static ALWAYS_INLINE __m512 half_scale(const uint8_t *panel, size_t block)
 {
@@ -117,12 +145,7 @@ static ALWAYS_INLINE void q4_0_unpack(__m512i w[8], const uint8_t *panel, size_t
     nibbles(w, panel + HALVES + 4 * VECTOR * block);
 }
 
-static ALWAYS_INLINE void q4_0_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
-                                    size_t rows)
-{
-    blocks_rows(sum, panel, a, rows,
-                (struct blocks_type){8, q4_0_unpack, half_scale, NULL, 18 * ROWS});
-}
+BLOCKS_OF(q4_0, 8, q4_0_unpack, half_scale, NULL, 18 * ROWS)
 PANELS(q4_0, 32, HALVES + BLOCKS * 4 * VECTOR)
 
 /* ---- q4_1, q5_0, q5_1: scales stand beside bases; the fifth bits of a block before its nibbles */
@@ -156,12 +179,7 @@ static ALWAYS_INLINE void q4_1_unpack(__m512i w[8], const uint8_t *panel, size_t
     nibbles(w, panel + (BLOCKS + 4 * block) * VECTOR);
 }
 
-static ALWAYS_INLINE void q4_1_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
-                                    size_t rows)
-{
-    blocks_rows(sum, panel, a, rows,
-                (struct blocks_type){0, q4_1_unpack, first_scale, second_scale, 20 * ROWS});
-}
+BLOCKS_OF(q4_1, 0, q4_1_unpack, first_scale, second_scale, 20 * ROWS)
 PANELS(q4_1, 32, BLOCKS * 5 * VECTOR)
 
 /* Bits 4v .. 4v+3 of a row belong to its bytes in vector v: to bit v of each byte. A product
@@ -206,12 +224,7 @@ static ALWAYS_INLINE void q5_0_unpack(__m512i w[8], const uint8_t *panel, size_t
     five_bits(w, panel + HALVES + 5 * VECTOR * block);
 }
 
-static ALWAYS_INLINE void q5_0_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
-                                    size_t rows)
-{
-    blocks_rows(sum, panel, a, rows,
-                (struct blocks_type){16, q5_0_unpack, half_scale, NULL, 22 * ROWS});
-}
+BLOCKS_OF(q5_0, 16, q5_0_unpack, half_scale, NULL, 22 * ROWS)
 PANELS(q5_0, 32, HALVES + BLOCKS * 5 * VECTOR)
 
 static void q5_1_pack(uint8_t *out, const uint8_t *const row[ROWS], size_t blocks)
@@ -229,12 +242,7 @@ static ALWAYS_INLINE void q5_1_unpack(__m512i w[8], const uint8_t *panel, size_t
     five_bits(w, panel + (BLOCKS + 5 * block) * VECTOR);
 }
 
-static ALWAYS_INLINE void q5_1_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
-                                    size_t rows)
-{
-    blocks_rows(sum, panel, a, rows,
-                (struct blocks_type){0, q5_1_unpack, first_scale, second_scale, 24 * ROWS});
-}
+BLOCKS_OF(q5_1, 0, q5_1_unpack, first_scale, second_scale, 24 * ROWS)
 PANELS(q5_1, 32, BLOCKS * 6 * VECTOR)
 
 /* ---- q8_0: stored with the sign bit turned, which adds 128 */
@@ -257,12 +265,7 @@ static ALWAYS_INLINE void q8_0_unpack(__m512i w[8], const uint8_t *panel, size_t
         w[j] = load(panel + HALVES + (8 * block + j) * VECTOR);
 }
 
-static ALWAYS_INLINE void q8_0_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
-                                    size_t rows)
-{
-    blocks_rows(sum, panel, a, rows,
-                (struct blocks_type){128, q8_0_unpack, half_scale, NULL, 34 * ROWS});
-}
+BLOCKS_OF(q8_0, 128, q8_0_unpack, half_scale, NULL, 34 * ROWS)
 PANELS(q8_0, 32, HALVES + BLOCKS * 8 * VECTOR)
 
 /* ---- iq4_nl, mxfp4: nibbles stand for levels, here plus 128 */
@@ -283,12 +286,7 @@ static ALWAYS_INLINE void iq4_nl_unpack(__m512i w[8], const uint8_t *panel, size
                             -15));
 }
 
-static ALWAYS_INLINE void iq4_nl_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
-                                      size_t rows)
-{
-    blocks_rows(sum, panel, a, rows,
-                (struct blocks_type){128, iq4_nl_unpack, half_scale, NULL, 18 * ROWS});
-}
+BLOCKS_OF(iq4_nl, 128, iq4_nl_unpack, half_scale, NULL, 18 * ROWS)
 #define iq4_nl_pack q4_0_pack
 PANELS(iq4_nl, 32, HALVES + BLOCKS * 4 * VECTOR)
 
@@ -320,10 +318,5 @@ static ALWAYS_INLINE void mxfp4_unpack(__m512i w[8], const uint8_t *panel, size_
     levels(w, _mm_setr_epi8(12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0));
 }
 
-static ALWAYS_INLINE void mxfp4_rows(__m512 *sum, const uint8_t *panel, const struct strip *a,
-                                     size_t rows)
-{
-    blocks_rows(sum, panel, a, rows,
-                (struct blocks_type){12, mxfp4_unpack, power_scale, NULL, 17 * ROWS});
-}
+BLOCKS_OF(mxfp4, 12, mxfp4_unpack, power_scale, NULL, 17 * ROWS)
 PANELS(mxfp4, 32, POWERS + BLOCKS * 4 * VECTOR)

@@ -19,6 +19,8 @@
 #define AHEAD 4096          /* bytes */
 #define KEPT 4              /* activation rows, up to which their sums stay in registers */
 #define ACT_ROWS 64         /* activation rows that share strips while these are in the cache */
+#define GROUP 4             /* panels that share them too */
+#define TURN 4              /* of many rows, those whose products go side by side */
 #define STRIP_BYTES_MAX (68 * VECTOR) /* q8_0 */
 
 /* A strip of activations, from some row on. */
@@ -27,6 +29,23 @@ struct strip {
     const float *scale; /* [rows][STRIP / block] */
     const int32_t *sum; /* [rows][STRIP / ACT_GROUP(block)] */
     size_t blocks;      /* of 32 values, at most 8 are in this strip; of 256: one is */
+    const int8_t *next; /* what to ask for meanwhile, of the next strip; or NULL */
+    size_t next_bytes;
+};
+
+/* What is made of a strip of activations once for all panels. */
+struct ready {
+    int32_t first[ACT_ROWS * 16]; /* where the whole numbers of a block or group begin */
+    int32_t pairs[ACT_ROWS * 8];  /* sums of two groups, side by side as int16 */
+};
+
+/* Panels, which lie panel_bytes apart, and 1 .. ACT_ROWS rows of activations; the first strip of
+ * these is `a`, the next one stands `step` rows behind it. */
+struct tile {
+    const uint8_t *panel;
+    size_t panels, panel_bytes, strips;
+    struct strip a;
+    size_t rows, step;
 };
 
 /* One storage type. */
@@ -34,10 +53,8 @@ struct panel_type {
     size_t strip_bytes; /* of a panel, a multiple of VECTOR, at most STRIP_BYTES_MAX */
     /* blocks of ROWS rows, which begin at row[i] */
     void (*pack)(uint8_t *out, const uint8_t *const row[ROWS], size_t blocks);
-    /* sum[i] += products of strips of the panel with row i of activations, for 1 .. ACT_ROWS
-     * rows; the first strip of these is `a`, the next one stands `step` rows behind it */
-    void (*multiply)(__m512 *sum, const uint8_t *panel, size_t strips, struct strip a, size_t rows,
-                     size_t step);
+    /* sum[p * ACT_ROWS + i] += products of panel p with row i of activations */
+    void (*multiply)(__m512 *sum, const struct tile *tile);
 };
 
 static inline __m512i load(const void *from)
@@ -56,6 +73,14 @@ static ALWAYS_INLINE void fetch(const uint8_t *from, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i += VECTOR)
         _mm_prefetch((const char *)from + AHEAD + i, _MM_HINT_T0);
+}
+
+/* The same of activations, while the part-th of so many parts of a panel's strip is multiplied. */
+static ALWAYS_INLINE void fetch_next(const struct strip *a, size_t part, size_t parts)
+{
+    size_t bytes = a->next_bytes / parts;
+    for (size_t i = 0; a->next && i < bytes; i += VECTOR)
+        _mm_prefetch((const char *)a->next + part * bytes + i, _MM_HINT_T1);
 }
 
 /* sum + products of four bytes in each lane with four activations. As one instruction: of the
@@ -183,61 +208,72 @@ static inline struct strip acts_at(const struct act_rows *x, size_t r, size_t s)
                           .blocks = (x->width - s * STRIP) / 32};
 }
 
-/* ACT_ROWS activation rows at most, one panel. panel NULL: made on the way, strip by strip. */
-static inline void multiply_panel(__m512 *sum, const uint8_t *panel, const struct weight_rows *w,
-                                  size_t first, const struct act_rows *x, size_t r, size_t rows,
-                                  const struct panel_type *type)
+/* Panels as they were laid out; without: one, made on the way, strip by strip. */
+static inline void multiply_tile(__m512 *sum, struct tile *tile, const struct weight_rows *w,
+                                 size_t first, const struct act_rows *x, size_t r,
+                                 const struct panel_type *type)
 {
     uint8_t made[STRIP_BYTES_MAX] ALIGNED;
     const uint8_t *row[ROWS];
 
-    if (panel) {
-        type->multiply(sum, panel, ACT_STRIPS(x->width), acts_at(x, r, 0), rows, x->rows);
+    tile->a = acts_at(x, r, 0);
+    if (tile->panel) {
+        type->multiply(sum, tile);
         return;
     }
+    struct tile one = *tile;
+    one.panel = made;
+    one.strips = 1;
     panel_rows(row, w, first);
-    for (size_t s = 0; s < ACT_STRIPS(x->width); s++) {
+    for (size_t s = 0; s < tile->strips; s++) {
+        one.a = acts_at(x, r, s);
         pack_strip(made, row, w, type, s);
-        type->multiply(sum, made, 1, acts_at(x, r, s), rows, x->rows);
+        type->multiply(sum, &one);
     }
 }
 
-/* Lanes from .. from + n - 1. */
-static inline void store(float *out, __m512 sum, size_t from, size_t n)
+/* n lanes of panels side by side, from one of the first panel on. */
+static inline void store(float *out, const __m512 *sum, size_t from, size_t n)
 {
-    float lane[ROWS];
-    if (n == ROWS) {
-        _mm512_storeu_ps(out, sum);
-        return;
+    for (size_t lanes; n > 0; sum += ACT_ROWS, out += lanes, n -= lanes, from = 0) {
+        lanes = n < ROWS - from ? n : ROWS - from;
+        if (lanes == ROWS)
+            _mm512_storeu_ps(out, *sum);
+        else
+            memcpy(out, (const float *)sum + from, lanes * sizeof *out);
     }
-    _mm512_storeu_ps(lane, sum);
-    memcpy(out, lane + from, n * sizeof *out);
 }
 
-/* Output rows begin .. end-1 of w, panel by panel: with panels, those are cut where they are cut
- * there, and the first and last may stick out. */
+/* Output rows begin .. end-1 of w, GROUP panels at a time: with panels, those are cut where they
+ * are cut there, and the first and last may stick out. */
 static inline void multiply_panels(float *out, size_t stride, const struct weight_rows *w,
                                    const struct act_rows *x, const struct panel_type *type)
 {
-    size_t shift = w->panels ? w->panels_row : 0, strips = ACT_STRIPS(w->width);
+    size_t shift = w->panels ? w->panels_row : 0;
+    /* Few rows wait for weights, which are best read in the order in which they lie. */
+    size_t most = w->panels && x->rows >= ACT_ROWS ? GROUP : 1;
     size_t into =
         w->panels ? (w->begin + shift) % ROWS : 0; /* lanes of the first panel, not ours */
+    struct tile tile = {.strips = ACT_STRIPS(w->width), .step = x->rows};
 
+    tile.panel_bytes = tile.strips * type->strip_bytes;
     for (size_t i = w->begin, n; i < w->end; i += n, into = 0) {
-        const uint8_t *panel = NULL;
-        n = w->end - i < ROWS - into ? w->end - i : ROWS - into;
+        size_t left = w->end - i, panels = (into + left + ROWS - 1) / ROWS;
+        tile.panels = panels < most ? panels : most;
+        n = left < tile.panels * ROWS - into ? left : tile.panels * ROWS - into;
         if (w->panels)
-            panel = (const uint8_t *)w->panels + (i + shift) / ROWS * strips * type->strip_bytes;
+            tile.panel = (const uint8_t *)w->panels + (i + shift) / ROWS * tile.panel_bytes;
         for (size_t r = 0; r < x->rows; r += ACT_ROWS) {
-            size_t rows = x->rows - r < ACT_ROWS ? x->rows - r : ACT_ROWS;
-            __m512 sum[ACT_ROWS];
-            for (size_t k = 0; k < rows; k++) {
-                sum[k] = _mm512_setzero_ps();
+            __m512 sum[GROUP * ACT_ROWS];
+            tile.rows = x->rows - r < ACT_ROWS ? x->rows - r : ACT_ROWS;
+            for (size_t k = 0; k < tile.rows; k++) {
+                for (size_t p = 0; p < tile.panels; p++)
+                    sum[p * ACT_ROWS + k] = _mm512_setzero_ps();
                 __builtin_prefetch(out + (r + k) * stride + i, 1); /* to be written later */
             }
-            multiply_panel(sum, panel, w, i, x, r, rows, type);
-            for (size_t k = 0; k < rows; k++)
-                store(out + (r + k) * stride + i, sum[k], into, n);
+            multiply_tile(sum, &tile, w, i, x, r, type);
+            for (size_t k = 0; k < tile.rows; k++)
+                store(out + (r + k) * stride + i, sum + k, into, n);
         }
     }
 }
@@ -254,33 +290,53 @@ static ALWAYS_INLINE void strip_next(struct strip *a, size_t step, size_t block)
 /* 24 bytes for 32 values at most. */
 #define NARROW(block, bytes) ((block) == 32 && (bytes) <= ROWS * STRIP * 3 / 4)
 
-/* A number of rows that the compiler knows keeps their sums in registers. */
+/* A number of rows that the compiler knows keeps their sums in registers, panel by panel. Many rows
+ * go through a strip of all panels while it is in the first cache. */
 #define PANELS(name, block, bytes)                                                                 \
-    static ALWAYS_INLINE void name##_strips(__m512 *sum, const uint8_t *panel, size_t strips,      \
-                                            struct strip a, size_t rows, size_t step)              \
+    static ALWAYS_INLINE void name##_few(__m512 *sum, const struct tile *t, size_t rows)           \
     {                                                                                              \
-        __m512 kept[8];                                                                            \
-        _Pragma("GCC unroll 8") for (size_t i = 0; i < rows; i++) kept[i] = sum[i];                \
-        for (size_t s = 0; s < strips; s++, strip_next(&a, step, block))                           \
-            name##_rows(kept, panel + s * (bytes), &a, rows);                                      \
-        _Pragma("GCC unroll 8") for (size_t i = 0; i < rows; i++) sum[i] = kept[i];                \
+        for (size_t p = 0; p < t->panels; p++, sum += ACT_ROWS) {                                  \
+            const uint8_t *panel = t->panel + p * t->panel_bytes;                                  \
+            struct strip a = t->a;                                                                 \
+            struct ready ready;                                                                    \
+            __m512 kept[8];                                                                        \
+            a.next = NULL;                                                                         \
+            _Pragma("GCC unroll 8") for (size_t i = 0; i < rows; i++) kept[i] = sum[i];            \
+            for (size_t s = 0; s < t->strips; s++, strip_next(&a, t->step, block)) {               \
+                name##_ready(&ready, &a, rows);                                                    \
+                name##_rows(kept, panel + s * (bytes), &a, &ready, rows,                           \
+                            NARROW(block, bytes) ? rows : 1);                                      \
+            }                                                                                      \
+            _Pragma("GCC unroll 8") for (size_t i = 0; i < rows; i++) sum[i] = kept[i];            \
+        }                                                                                          \
     }                                                                                              \
-    static void name##_multiply(__m512 *sum, const uint8_t *panel, size_t strips, struct strip a,  \
-                                size_t rows, size_t step)                                          \
+    static void name##_many(__m512 *sum, const struct tile *t)                                     \
     {                                                                                              \
-        if (rows == 1)                                                                             \
-            name##_strips(sum, panel, strips, a, 1, step);                                         \
-        else if (rows == 2)                                                                        \
-            name##_strips(sum, panel, strips, a, 2, step);                                         \
-        else if (rows == 3 && NARROW(block, bytes))                                                \
-            name##_strips(sum, panel, strips, a, 3, step);                                         \
-        else if (rows == 4 && NARROW(block, bytes))                                                \
-            name##_strips(sum, panel, strips, a, 4, step);                                         \
-        else if (rows == 8 && NARROW(block, bytes))                                                \
-            name##_strips(sum, panel, strips, a, 8, step);                                         \
+        struct strip a = t->a;                                                                     \
+        struct ready ready;                                                                        \
+        a.next_bytes = t->rows * STRIP / t->panels;                                                \
+        for (size_t s = 0; s < t->strips; s++, strip_next(&a, t->step, block)) {                   \
+            name##_ready(&ready, &a, t->rows);                                                     \
+            a.next = a.q + t->step * STRIP;                                                        \
+            for (size_t p = 0; p < t->panels; p++, a.next += a.next_bytes)                         \
+                name##_rows(sum + p * ACT_ROWS, t->panel + p * t->panel_bytes + s * (bytes), &a,   \
+                            &ready, t->rows, TURN);                                                \
+        }                                                                                          \
+    }                                                                                              \
+    static void name##_multiply(__m512 *sum, const struct tile *t)                                 \
+    {                                                                                              \
+        if (t->rows == 1)                                                                          \
+            name##_few(sum, t, 1);                                                                 \
+        else if (t->rows == 2)                                                                     \
+            name##_few(sum, t, 2);                                                                 \
+        else if (t->rows == 3 && NARROW(block, bytes))                                             \
+            name##_few(sum, t, 3);                                                                 \
+        else if (t->rows == 4 && NARROW(block, bytes))                                             \
+            name##_few(sum, t, 4);                                                                 \
+        else if (t->rows == 8 && NARROW(block, bytes))                                             \
+            name##_few(sum, t, 8);                                                                 \
         else                                                                                       \
-            for (size_t s = 0; s < strips; s++, strip_next(&a, step, block))                       \
-                name##_rows(sum, panel + s * (bytes), &a, rows);                                   \
+            name##_many(sum, t);                                                                   \
     }                                                                                              \
     static const struct panel_type name##_panel = {(bytes), name##_pack, name##_multiply};         \
     void matmul_##name##_vnni(float *out, size_t stride, const struct weight_rows *w,              \

@@ -13,8 +13,8 @@
 #include <string.h>
 #include <time.h>
 
-#define WIDTH ((size_t)3840)
-#define OUT ((size_t)15360)
+#define NARROW ((size_t)3840)
+#define WIDE ((size_t)15360)
 #define BYTES ((size_t)256 << 20) /* of weights that are gone through: far more than any cache */
 #define ENOUGH_US 300000
 
@@ -33,22 +33,24 @@ static float *floats(size_t n)
     return x;
 }
 
+/* A matrix of WIDE rows of NARROW values, or the other way about. */
 static void bench_matmul(struct pool *pool, enum precision precision, enum dtype dtype, size_t rows,
-                         bool laid_out)
+                         size_t width, bool laid_out)
 {
+    size_t n_out = NARROW * WIDE / width;
     const struct quant_row *type = quant_find(dtype);
-    size_t row_bytes = WIDTH / type->block_values * type->block_bytes;
-    size_t size = row_bytes * OUT, copies = BYTES / size + 1, runs = 0;
+    size_t row_bytes = width / type->block_values * type->block_bytes;
+    size_t size = row_bytes * n_out, copies = BYTES / size + 1, runs = 0;
     uint8_t *data = heap_array(uint8_t, copies * size);
-    float *x = floats(rows * WIDTH), *out = floats(rows * OUT);
+    float *x = floats(rows * width), *out = floats(rows * n_out);
     struct ops *ops = ops_new(pool, precision);
-    struct activations *a = activations_new(rows, WIDTH);
+    struct activations *a = activations_new(rows, width);
 
     memset(data, 0x2a, copies * size); /* small halves, as scales; what else, does not matter */
-    activations_set(a, x, rows, WIDTH);
+    activations_set(a, x, rows, width);
     struct tensor_view all = {.type = type,
                               .n_dims = 2,
-                              .dims = {WIDTH, copies * OUT, 1, 1},
+                              .dims = {width, copies * n_out, 1, 1},
                               .data = data,
                               .size_bytes = copies * size};
     const struct tensor_view *views[] = {&all};
@@ -59,20 +61,20 @@ static void bench_matmul(struct pool *pool, enum precision precision, enum dtype
     while (runs < 3 || clock_now_us() - begin < ENOUGH_US) {
         struct tensor_view w = {.type = type,
                                 .n_dims = 2,
-                                .dims = {WIDTH, OUT, 1, 1},
+                                .dims = {width, n_out, 1, 1},
                                 .data = data + runs % copies * size,
                                 .size_bytes = size};
         int64_t start = now_us();
-        ops_matmul(ops, out, OUT, &w, 0, OUT, a);
+        ops_matmul(ops, out, n_out, &w, 0, n_out, a);
         int64_t took = now_us() - start;
         best = took < best ? took : best;
         runs++;
     }
     double seconds = (double)best * 1e-6;
-    printf(
-        "matmul %-6s %-10s %-8s rows %3zu: %8.2f ms, %6.2f GB/s of weights, %7.2f G products/s\n",
-        type->name, ops_name(ops), laid_out ? "panels" : "stored", rows, seconds * 1e3,
-        (double)size / seconds * 1e-9, (double)(rows * OUT * WIDTH) / seconds * 1e-9);
+    printf("matmul %-6s %-10s %-8s width %5zu, rows %3zu: %8.2f ms, %6.2f GB/s of weights, %7.2f G "
+           "products/s\n",
+           type->name, ops_name(ops), laid_out ? "panels" : "stored", width, rows, seconds * 1e3,
+           (double)size / seconds * 1e-9, (double)(rows * n_out * width) / seconds * 1e-9);
     heap_free(data);
     heap_free(x);
     heap_free(out);
@@ -127,12 +129,13 @@ static void bench_attend(struct pool *pool, size_t kv_heads, size_t head_dim, si
 
 static void bench_type(struct pool *pool, enum dtype dtype)
 {
-    static const size_t rows[] = {1, 2, 4, 8, 16, 128};
+    static const size_t rows[] = {1, 2, 4, 8, 16, 128, 512};
     bool panels = matmul_find(dtype, true) && matmul_find(dtype, true)->panels;
 
     for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
         for (size_t laid_out = 0; laid_out <= panels; laid_out++)
-            bench_matmul(pool, PRECISION_FAST, dtype, rows[r], laid_out);
+            bench_matmul(pool, PRECISION_FAST, dtype, rows[r], NARROW, laid_out);
+    bench_matmul(pool, PRECISION_FAST, dtype, 512, WIDE, panels);
 }
 
 int main(int argc, char **argv)
@@ -150,8 +153,8 @@ int main(int argc, char **argv)
         pool_free(pool);
         return 0;
     }
-    bench_matmul(pool, PRECISION_EXACT, DTYPE_Q4_0, 1, false);
-    bench_matmul(pool, PRECISION_EXACT, DTYPE_Q4_0, 128, false);
+    bench_matmul(pool, PRECISION_EXACT, DTYPE_Q4_0, 1, NARROW, false);
+    bench_matmul(pool, PRECISION_EXACT, DTYPE_Q4_0, 128, NARROW, false);
     bench_attend(pool, 8, 256, 1, 1024);
     bench_attend(pool, 1, 512, 1, 8192);
     bench_attend(pool, 8, 256, 64, 1024);
