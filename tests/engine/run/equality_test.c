@@ -15,6 +15,7 @@
 #include "engine/weights/weights.h"
 #include "tests/engine/model/golden.h"
 #include "tests/engine/model/random_model.h"
+#include "tests/engine/run/conversation.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -25,10 +26,6 @@
 #include <cmocka.h>
 
 #define SETS_MAX 8
-#define ROWS_MAX 600 /* of a conversation */
-#define OTHERS 3
-#define OTHER_ROWS 90
-#define PASS_ROWS 160 /* in company */
 
 /* ---- what is chosen */
 
@@ -94,188 +91,6 @@ static void find_sets(void)
         add_set(all[i].needs);
 }
 
-/* ---- conversations */
-
-static uint32_t next_random(uint32_t *state)
-{
-    *state = *state * 1664525U + 1013904223U;
-    return *state >> 8;
-}
-
-struct conversation {
-    struct model_input inputs[ROWS_MAX];
-    size_t n;
-    float *soft; /* [n][width]; of slots only */
-};
-
-/* Text, a picture that lies across pages and is longer than the window, text, a sound, text, and a
- * picture that touches nothing. */
-static void make_conversation(struct conversation *c, const struct hparams *hp, size_t n,
-                              uint32_t seed)
-{
-    static const struct {
-        size_t begin, end;
-        int32_t block;
-    } slots[] = {{20, 75, 0}, {79, 85, -1}, {88, 95, 1}, {470, 505, 2}};
-    uint32_t state = seed;
-
-    c->n = n;
-    c->soft = heap_array(float, n * hp->width);
-    for (size_t i = 0; i < n; i++) {
-        c->inputs[i] = (struct model_input){.id = (int32_t)(next_random(&state) % hp->vocabulary),
-                                            .block = -1};
-        for (size_t s = 0; s < sizeof slots / sizeof *slots; s++) {
-            if (i < slots[s].begin || i >= slots[s].end)
-                continue;
-            c->inputs[i].block = slots[s].block;
-            c->inputs[i].soft = c->soft + i * hp->width;
-            for (size_t k = 0; k < hp->width; k++)
-                c->soft[i * hp->width + k] = (float)(next_random(&state) % 2001) / 500.0F - 2.0F;
-        }
-    }
-}
-
-/* Where a chunk of `chunk` tokens from `begin` on ends: never inside a picture. */
-static size_t chunk_end(const struct conversation *c, size_t begin, size_t chunk)
-{
-    size_t end = chunk < c->n - begin ? begin + chunk : c->n;
-
-    while (end < c->n && c->inputs[end].block >= 0 &&
-           c->inputs[end].block == c->inputs[end - 1].block)
-        end++;
-    return end;
-}
-
-/* One who reads a conversation. */
-struct reader {
-    struct conversation c;
-    struct sequence *sequence;
-    size_t at;
-};
-
-static void reader_begin(struct reader *r, struct model *m, float *logits)
-{
-    struct status st = {0};
-    size_t vocabulary = model_hparams(m)->vocabulary;
-
-    if (!sequence_new(&r->sequence, m, r->c.n, &st))
-        fail_msg("%s", st.text);
-    r->at = 0;
-    for (size_t i = 0; i < r->c.n; i++) {
-        r->c.inputs[i].sequence = r->sequence;
-        r->c.inputs[i].logits = logits ? logits + i * vocabulary : NULL;
-    }
-}
-
-static void reader_end(struct reader *r)
-{
-    sequence_free(r->sequence);
-    r->sequence = NULL;
-}
-
-static size_t take(struct reader *r, struct model_input *out, size_t chunk)
-{
-    size_t end = chunk_end(&r->c, r->at, chunk), n = end - r->at;
-
-    memcpy(out, r->c.inputs + r->at, n * sizeof *out);
-    r->at = end;
-    return n;
-}
-
-static void pass(struct forward *f, const struct model_input *inputs, size_t n)
-{
-    forward_begin(f, inputs, n);
-    heap_guard_on("equality");
-    while (!forward_advance(f, 0))
-        continue;
-    heap_guard_off();
-}
-
-/* ---- reading */
-
-static void read_alone(struct model *m, struct reader *r, size_t chunk, float *logits)
-{
-    struct model_input inputs[ROWS_MAX];
-    struct forward *f = forward_new(m, ROWS_MAX);
-
-    reader_begin(r, m, logits);
-    while (r->at < r->c.n)
-        pass(f, inputs, take(r, inputs, chunk ? chunk : r->c.n));
-    reader_end(r);
-    forward_free(f);
-}
-
-/* Again and again another sequence goes on from a snapshot of what the one before had read; it was
- * taken somewhere in the last chunk, but not inside a picture. */
-static void read_from_snapshots(struct model *m, struct reader *r, float *logits, uint32_t seed)
-{
-    const struct model_input *all = r->c.inputs;
-    struct model_input inputs[ROWS_MAX];
-    struct forward *f = forward_new(m, ROWS_MAX);
-    struct status st = {0};
-
-    reader_begin(r, m, logits);
-    while (r->at < r->c.n) {
-        size_t begin = r->at, n = take(r, inputs, 1 + next_random(&seed) % 90);
-        size_t cut = begin + 1 + next_random(&seed) % n;
-        struct kv_snapshot *snapshot = NULL;
-        while (cut < r->at && all[cut].block >= 0 && all[cut].block == all[cut - 1].block)
-            cut++;
-        sequence_mark(r->sequence, cut);
-        pass(f, inputs, n);
-        if (cut == r->c.n)
-            break;
-        if (!sequence_snapshot(&snapshot, r->sequence, cut, &st))
-            fail_msg("%s", st.text);
-        reader_end(r);
-        reader_begin(r, m, logits);
-        sequence_share(r->sequence, snapshot);
-        kv_snapshot_free(snapshot);
-        r->at = cut;
-    }
-    reader_end(r);
-    forward_free(f);
-}
-
-/* Three others come, read some, and go, before, behind and between; all in the same passes. */
-static void read_in_company(struct model *m, struct reader *r, float *logits, uint32_t seed)
-{
-    struct model_input inputs[PASS_ROWS + 100];
-    struct reader others[OTHERS] = {0};
-    struct forward *f = forward_new(m, PASS_ROWS + 100);
-    size_t passes = 0, shared = 0;
-
-    for (size_t i = 0; i < OTHERS; i++)
-        make_conversation(&others[i].c, model_hparams(m), OTHER_ROWS, seed + 100 + (uint32_t)i);
-    reader_begin(r, m, logits);
-    while (r->at < r->c.n) {
-        size_t n = 0, mine = next_random(&seed) % (OTHERS + 1);
-        for (size_t i = 0; i <= OTHERS; i++) {
-            struct reader *other = i < OTHERS ? &others[i] : NULL;
-            if (i == mine)
-                n += take(r, inputs + n, 1 + next_random(&seed) % 30);
-            if (!other || n > PASS_ROWS - 64)
-                continue;
-            if (!other->sequence && next_random(&seed) % 2)
-                reader_begin(other, m, NULL);
-            else if (other->sequence && (other->at == other->c.n || next_random(&seed) % 8 == 0))
-                reader_end(other);
-            if (other->sequence)
-                n += take(other, inputs + n, 1 + next_random(&seed) % 12);
-        }
-        pass(f, inputs, n);
-        passes++;
-        shared += inputs[0].sequence != inputs[n - 1].sequence;
-    }
-    assert_true(shared > passes / 3);
-    reader_end(r);
-    for (size_t i = 0; i < OTHERS; i++) {
-        reader_end(&others[i]);
-        heap_free(others[i].c.soft);
-    }
-    forward_free(f);
-}
-
 /* ---- a combination */
 
 static struct pool *pools[5]; /* by threads */
@@ -316,7 +131,7 @@ static void bench_open(struct bench *b, const size_t choice[FACTORS], size_t row
         fail_msg("%s", st.text);
     cpu_set_mask(sets[choice[SET]]);
     m = open_model(b, 1);
-    make_conversation(&b->reader.c, model_hparams(m), rows, 1);
+    conversation_make(&b->reader.c, model_hparams(m), rows, 1);
     b->expected = heap_array(float, rows *RANDOM_MODEL_VOCABULARY);
     b->got = heap_array(float, rows *RANDOM_MODEL_VOCABULARY);
     model_close(m);
@@ -337,7 +152,7 @@ static void expect(struct bench *b)
 {
     struct model *m = open_model(b, 1);
 
-    read_alone(m, &b->reader, 0, b->expected);
+    reader_alone(m, &b->reader, 0, b->expected);
     for (size_t i = 0; i < b->reader.c.n * RANDOM_MODEL_VOCABULARY; i++)
         assert_true(b->expected[i] >= -30 && b->expected[i] <= 30);
     model_close(m);
@@ -350,11 +165,11 @@ static void compare(struct bench *b, size_t cut)
 
     memset(b->got, 0, n * sizeof *b->got);
     if (cuts[cut].company)
-        read_in_company(m, &b->reader, b->got, (uint32_t)cut);
+        reader_in_company(m, &b->reader, b->got, (uint32_t)cut);
     else if (cuts[cut].snapshots)
-        read_from_snapshots(m, &b->reader, b->got, (uint32_t)cut);
+        reader_from_snapshots(m, &b->reader, b->got, (uint32_t)cut);
     else
-        read_alone(m, &b->reader, cuts[cut].chunk, b->got);
+        reader_alone(m, &b->reader, cuts[cut].chunk, b->got);
     if (memcmp(b->got, b->expected, n * sizeof *b->got) != 0)
         fail_msg("%s, %s, %s: %s: other logits (by %g)", quant_name(types[b->choice[TYPE]]),
                  model_numerics(m), b->choice[EXPERTS] ? "experts" : "dense", cuts[cut].name,
@@ -490,7 +305,7 @@ static void answer_all(const struct bench *b, const struct tokenizer *t, size_t 
             int32_t ids[PROMPT];
             uint32_t random = (uint32_t)begun;
             for (size_t i = 0; i < PROMPT; i++)
-                ids[i] = (int32_t)(107 + next_random(&random) % 390);
+                ids[i] = (int32_t)(107 + conversation_random(&random) % 390);
             const struct batch_request request = {
                 .ids = ids,
                 .n_ids = PROMPT - begun,

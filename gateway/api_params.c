@@ -1,0 +1,340 @@
+/* What each field of a chat request says, one row a field. */
+#include "gateway/api_params.h"
+#include "proto/codec.h"
+#include <math.h>
+#include <string.h>
+
+#define STOP_BYTES_MAX 128
+#define TOKENS_MAX 1048576
+
+size_t chat_video_frames(const struct chat_params *p)
+{
+    return p->video_frames_max ? (size_t)p->video_frames_max : API_VIDEO_FRAMES;
+}
+
+size_t chat_video_budget(const struct chat_params *p)
+{
+    return p->video_budget ? (size_t)p->video_budget : API_VIDEO_BUDGET;
+}
+
+#define READ(name)                                                                                 \
+    static bool name(struct reader *r, const json_t *value, const struct reader_row *row,          \
+                     void *into)
+
+READ(read_messages)
+{
+    (void)r;
+    (void)row;
+    ((struct chat_params *)into)->messages = value;
+    return true;
+}
+
+READ(read_model)
+{
+    struct chat_params *params = into;
+
+    (void)row;
+    return reader_text(r, value, &params->model);
+}
+
+/* A bool with a second one that says that it was given. */
+READ(read_enable)
+{
+    ((struct chat_params *)into)->enable_given = true;
+    return read_bool(r, value, row, into);
+}
+
+READ(read_thinking)
+{
+    ((struct chat_params *)into)->thinking_given = true;
+    return read_bool(r, value, row, into);
+}
+
+static bool one_of(struct reader *r, const json_t *value, const char *const *words, size_t n,
+                   size_t *out)
+{
+    struct span text;
+
+    if (!reader_text(r, value, &text))
+        return false;
+    for (*out = 0; *out < n; ++*out)
+        if (span_is(text, words[*out]))
+            return true;
+    return reader_refuse(r, STATUS_UNSUPPORTED, "this value is not supported");
+}
+
+READ(read_effort)
+{
+    static const char *const words[] = {"none", "minimal", "low", "medium", "high", "xhigh"};
+    struct chat_params *params = into;
+    size_t which;
+
+    (void)row;
+    if (!one_of(r, value, words, sizeof words / sizeof *words, &which))
+        return false;
+    params->effort_given = true;
+    params->effort = which > 0;
+    return true;
+}
+
+READ(read_tool_choice)
+{
+    static const char *const words[] = {"auto", "none"};
+    size_t which;
+
+    (void)row;
+    if (!json_is_string(value))
+        return reader_refuse(r, STATUS_UNSUPPORTED, "only auto and none are supported");
+    if (!one_of(r, value, words, 2, &which))
+        return false;
+    ((struct chat_params *)into)->without_tools = which == 1;
+    return true;
+}
+
+READ(read_tools)
+{
+    static const char blanks[] = " \t\r\n";
+    struct span raw = body_raw(r->body);
+    size_t at = 1;
+
+    (void)value;
+    (void)row;
+    if (raw.size >= 4 && memcmp(raw.data, "null", 4) == 0)
+        return true;
+    if (raw.size < 2 || raw.data[0] != '[')
+        return reader_refuse(r, STATUS_INVALID, "must be a list");
+    while (raw.data[at] && strchr(blanks, raw.data[at]))
+        at++;
+    ((struct chat_params *)into)->tools = raw.data[at] != ']';
+    return true;
+}
+
+READ(read_stop)
+{
+    struct chat_params *params = into;
+    size_t n = json_is_array(value) ? json_array_size(value) : 1;
+
+    (void)row;
+    if (n > CHAT_STOPS_MAX)
+        return reader_refuse(r, STATUS_LIMIT, "more than %d stop strings", CHAT_STOPS_MAX);
+    for (size_t i = 0; i < n; i++) {
+        bool list = json_is_array(value);
+        size_t mark = list ? reader_enter_index(r, i) : strlen(r->path);
+        struct span *stop = &params->stops[i];
+        if (!reader_text(r, list ? json_array_get(value, i) : value, stop))
+            return false;
+        if (stop->size == 0 || stop->size > STOP_BYTES_MAX)
+            return reader_refuse(r, STATUS_INVALID, "has %zu bytes, must have from 1 to %d",
+                                 stop->size, STOP_BYTES_MAX);
+        if (memchr(stop->data, 0, stop->size))
+            return reader_refuse(r, STATUS_INVALID, "must not hold U+0000");
+        reader_leave(r, mark);
+    }
+    params->n_stops = n;
+    return true;
+}
+
+READ(read_stream_options)
+{
+    static const struct reader_row rows[] = {
+        {"include_usage", read_bool, offsetof(struct chat_params, include_usage), 0, 0},
+        {"include_obfuscation", read_false, 0, 0, 0},
+    };
+
+    (void)row;
+    return reader_object(r, value, rows, sizeof rows / sizeof *rows, into);
+}
+
+READ(read_template_options)
+{
+    static const struct reader_row rows[] = {
+        {"enable_thinking", read_enable, offsetof(struct chat_params, enable), 0, 0},
+        {"preserve_thinking", read_bool, offsetof(struct chat_params, preserve_thinking), 0, 0},
+    };
+
+    (void)row;
+    return reader_object(r, value, rows, sizeof rows / sizeof *rows, into);
+}
+
+READ(read_budget)
+{
+    static const int64_t budgets[] = {70, 140, 280, 560, 1120};
+    int64_t budget;
+
+    if (!read_integer(r, value, row, into))
+        return false;
+    memcpy(&budget, (const char *)into + row->offset, sizeof budget);
+    for (size_t i = 0; i < sizeof budgets / sizeof *budgets; i++)
+        if (budget == budgets[i])
+            return true;
+    return reader_refuse(r, STATUS_INVALID, "must be 70, 140, 280, 560 or 1120");
+}
+
+READ(read_own_options)
+{
+    static const struct reader_row rows[] = {
+        {"thinking", read_thinking, offsetof(struct chat_params, thinking), 0, 0},
+        {"preserve_thinking", read_bool, offsetof(struct chat_params, preserve_thinking), 0, 0},
+        {"image_budget", read_budget, offsetof(struct chat_params, image_budget), 1, 4096},
+        {"video_budget", read_budget, offsetof(struct chat_params, video_budget), 1, 4096},
+        {"video_frames_max", read_integer, offsetof(struct chat_params, video_frames_max), 1,
+         API_VIDEO_FRAMES_MAX},
+        {"video_fps", read_number, offsetof(struct chat_params, video_fps), 0.01, 30},
+        {"video_sound_s", read_integer, offsetof(struct chat_params, video_sound_s), 0,
+         API_VIDEO_SOUND_S_MAX},
+    };
+    struct chat_params *params = into;
+
+    (void)row;
+    if (!reader_object(r, value, rows, sizeof rows / sizeof *rows, into))
+        return false;
+    if (chat_video_frames(params) * chat_video_budget(params) > API_VIDEO_TOKENS_MAX) {
+        (void)reader_enter(r, "video_frames_max");
+        return reader_refuse(r, STATUS_LIMIT, "with this video_budget at most %zu",
+                             API_VIDEO_TOKENS_MAX / chat_video_budget(params));
+    }
+    return true;
+}
+
+READ(read_response_format)
+{
+    static const char *const words[] = {"text"};
+    const json_t *type = json_object_get(value, "type");
+    size_t which;
+
+    (void)row;
+    (void)into;
+    if (!json_is_object(value) || json_object_size(value) != 1 || !type)
+        return reader_refuse(r, STATUS_UNSUPPORTED, "only {\"type\":\"text\"} is supported");
+    (void)reader_enter(r, "type");
+    return one_of(r, type, words, 1, &which);
+}
+
+READ(read_modalities)
+{
+    static const char *const words[] = {"text"};
+    size_t which;
+
+    (void)row;
+    (void)into;
+    if (json_array_size(value) != 1)
+        return reader_refuse(r, STATUS_UNSUPPORTED, "only [\"text\"] is supported");
+    return one_of(r, json_array_get(value, 0), words, 1, &which);
+}
+
+READ(read_service_tier)
+{
+    static const char *const words[] = {"auto", "default"};
+    size_t which;
+
+    (void)row;
+    (void)into;
+    return one_of(r, value, words, 2, &which);
+}
+
+READ(read_verbosity)
+{
+    static const char *const words[] = {"medium"};
+    size_t which;
+
+    (void)row;
+    (void)into;
+    return one_of(r, value, words, 1, &which);
+}
+
+READ(read_true)
+{
+    (void)row;
+    (void)into;
+    return json_is_true(value) || reader_refuse(r, STATUS_UNSUPPORTED, "only true is supported");
+}
+
+READ(read_metadata)
+{
+    const char *key;
+    json_t *member;
+    struct span text;
+
+    (void)row;
+    (void)into;
+    if (!json_is_object(value) || json_object_size(value) > 16)
+        return reader_refuse(r, STATUS_INVALID, "must be an object of at most 16 texts");
+    json_object_foreach((json_t *)value, key, member)
+    {
+        size_t mark = reader_enter(r, key);
+        if (!reader_text(r, member, &text))
+            return false;
+        reader_leave(r, mark);
+    }
+    return true;
+}
+
+#define AT(field) offsetof(struct chat_params, field)
+// clang-format off
+static const struct reader_row rows[] = {
+    {"model",                 read_model, 0, 0, 0},
+    {"messages",              read_messages, 0, 0, 0},
+    {"stream",                read_bool, AT(stream), 0, 0},
+    {"stream_options",        read_stream_options, 0, 0, 0},
+    {"max_tokens",            read_integer, AT(max_tokens), 1, TOKENS_MAX},
+    {"max_completion_tokens", read_integer, AT(max_completion_tokens), 1, TOKENS_MAX},
+    {"temperature",           read_number, AT(temperature), 0, 2},
+    {"top_p",                 read_number, AT(top_p), 0, 1},
+    {"min_p",                 read_number, AT(min_p), 0, 1},
+    {"top_k",                 read_integer, AT(top_k), 0, 1048576},
+    {"seed",                  read_integer, AT(seed), -9007199254740992.0, 9007199254740992.0},
+    {"stop",                  read_stop, 0, 0, 0},
+    {"tools",                 read_tools, 0, 0, 0},
+    {"tool_choice",           read_tool_choice, 0, 0, 0},
+    {"parallel_tool_calls",   read_true, 0, 0, 0},
+    {"reasoning_effort",      read_effort, 0, 0, 0},
+    {"chat_template_kwargs",  read_template_options, 0, 0, 0},
+    {"millrace",              read_own_options, 0, 0, 0},
+    {"response_format",       read_response_format, 0, 0, 0},
+    {"n",                     read_integer, AT(n), 1, 1},
+    {"presence_penalty",      read_zero, 0, 0, 0},
+    {"frequency_penalty",     read_zero, 0, 0, 0},
+    {"logit_bias",            read_empty, 0, 0, 0},
+    {"logprobs",              read_false, 0, 0, 0},
+    {"top_logprobs",          read_integer, AT(top_logprobs), 0, 0},
+    {"modalities",            read_modalities, 0, 0, 0},
+    {"verbosity",             read_verbosity, 0, 0, 0},
+    {"service_tier",          read_service_tier, 0, 0, 0},
+    {"store",                 read_false, 0, 0, 0},
+    {"metadata",              read_metadata, 0, 0, 0},
+    {"user",                  read_text, AT(ignored), 0, 512},
+    {"safety_identifier",     read_text, AT(ignored), 0, 512},
+    {"prompt_cache_key",      read_text, AT(ignored), 0, 512},
+};
+// clang-format on
+
+static bool settle(struct reader *r, struct chat_params *params)
+{
+    if (params->max_completion_tokens > 0 && params->max_tokens > 0 &&
+        params->max_completion_tokens != params->max_tokens) {
+        (void)reader_enter(r, "max_tokens");
+        return reader_refuse(r, STATUS_INVALID, "contradicts max_completion_tokens");
+    }
+    if (params->max_completion_tokens > 0)
+        params->max_tokens = params->max_completion_tokens;
+    /* Own word first, then the template's, then OpenAI's coarse one. */
+    if (!params->thinking_given)
+        params->thinking = params->enable_given ? params->enable : params->effort;
+    if (params->include_usage && !params->stream) {
+        (void)reader_enter(r, "stream_options");
+        return reader_refuse(r, STATUS_INVALID, "is only for stream: true");
+    }
+    return true;
+}
+
+bool chat_params_read(struct reader *r, const json_t *root, struct chat_params *out)
+{
+    *out = (struct chat_params){.temperature = NAN,
+                                .top_p = NAN,
+                                .min_p = NAN,
+                                .video_fps = NAN,
+                                .video_sound_s = -1,
+                                .top_k = -1,
+                                .seed = (int64_t)(r->context->random >> 11)};
+    return reader_object(r, root, rows, sizeof rows / sizeof *rows, out) && settle(r, out);
+}
