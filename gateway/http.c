@@ -2,11 +2,10 @@
 #include "engine/base/clock.h"
 #include "engine/base/heap.h"
 #include "engine/base/log.h"
-#include <arpa/inet.h>
+#include "gateway/listen.h"
 #include <assert.h>
 #include <errno.h>
 #include <microhttpd.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +15,6 @@
 #include <unistd.h>
 
 #define BLOCK_BYTES 32768 /* of a stream, given to the library at once */
-#define LISTEN_BACKLOG 128
 
 struct http {
     struct MHD_Daemon *daemon;
@@ -26,6 +24,7 @@ struct http {
     int listen;   /* -1 once it is the library's */
     bool resumed; /* the library must run, though no socket says so */
     int64_t turn_end_us;
+    struct exchange *put_off; /* a list: their bodies wait for the next turn */
     char address[HTTP_ADDRESS_MAX];
 };
 
@@ -41,6 +40,7 @@ struct exchange {
     uint64_t drop_bytes_max, dropped_bytes;
     struct buffer unsent; /* of a stream; the first bytes of it are sent */
     size_t sent_bytes;
+    struct exchange *next_put_off;
 };
 
 /* ---- watching for hang-up ---- */
@@ -264,6 +264,24 @@ static enum MHD_Result take_head(struct exchange *x)
     return asks || too_much ? queue(x) : MHD_YES;
 }
 
+/* The piece is not taken now. The library offers it again when the connection goes on; by itself it
+ * would only do so when more bytes come, and these may be the last. */
+static void put_off(struct exchange *x)
+{
+    x->next_put_off = x->http->put_off;
+    x->http->put_off = x;
+    MHD_suspend_connection(x->connection);
+}
+
+static void go_on(struct http *http)
+{
+    while (http->put_off) {
+        struct exchange *x = http->put_off;
+        http->put_off = x->next_put_off;
+        MHD_resume_connection(x->connection);
+    }
+}
+
 static enum MHD_Result take_piece(struct exchange *x, const char *data, size_t *size)
 {
     struct http *http = x->http;
@@ -273,9 +291,10 @@ static enum MHD_Result take_piece(struct exchange *x, const char *data, size_t *
         *size = 0;
         return x->dropped_bytes <= x->drop_bytes_max ? MHD_YES : MHD_NO;
     }
-    /* What is not taken now is offered again in the next turn. */
-    if (clock_now_us() > http->turn_end_us)
+    if (clock_now_us() > http->turn_end_us) {
+        put_off(x);
         return MHD_YES;
+    }
     http->calls->body(http->context, x, span_of(data, *size));
     *size = 0;
     return MHD_YES;
@@ -371,72 +390,6 @@ static void on_library_log(void *context, const char *format, va_list args)
     log_debug("libmicrohttpd", "text=\"%s\"", text);
 }
 
-static bool split_address(const char *listen, char *host, size_t host_size, const char **port,
-                          struct status *st)
-{
-    const char *colon = strrchr(listen, ':');
-    const char *from = listen;
-    const char *to = colon;
-
-    if (!colon || colon[1] == 0)
-        return status_fail(st, STATUS_INVALID, "address '%s': not ADDRESS:PORT", listen);
-    if (*from == '[' && to > from && to[-1] == ']') {
-        from++;
-        to--;
-    }
-    if ((size_t)(to - from) >= host_size)
-        return status_fail(st, STATUS_INVALID, "address '%s': too long", listen);
-    memcpy(host, from, (size_t)(to - from));
-    host[to - from] = 0;
-    *port = colon + 1;
-    return true;
-}
-
-static bool note_address(struct http *http, struct status *st)
-{
-    struct sockaddr_storage at;
-    socklen_t size = sizeof at;
-    char host[INET6_ADDRSTRLEN];
-    char port[8];
-
-    if (getsockname(http->listen, (struct sockaddr *)&at, &size) < 0)
-        return status_fail_sys(st, errno, "getsockname");
-    if (getnameinfo((struct sockaddr *)&at, size, host, sizeof host, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV) != 0)
-        return status_fail(st, STATUS_SYSTEM, "getnameinfo");
-    bool six = strchr(host, ':') != NULL;
-    (void)snprintf(http->address, sizeof http->address, "%s%s%s:%s", six ? "[" : "", host,
-                   six ? "]" : "", port);
-    return true;
-}
-
-static bool bind_socket(struct http *http, const char *listen_at, struct status *st)
-{
-    struct addrinfo wish = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV | AI_PASSIVE,
-                            .ai_socktype = SOCK_STREAM};
-    struct addrinfo *found;
-    char host[HTTP_ADDRESS_MAX];
-    const char *port = NULL;
-    int yes = 1;
-
-    if (!split_address(listen_at, host, sizeof host, &port, st))
-        return false;
-    int how = getaddrinfo(host, port, &wish, &found);
-    if (how != 0)
-        return status_fail(st, STATUS_INVALID, "address '%s': %s", listen_at, gai_strerror(how));
-    http->listen =
-        socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
-    bool ok = http->listen >= 0 &&
-              setsockopt(http->listen, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes) == 0 &&
-              bind(http->listen, found->ai_addr, found->ai_addrlen) == 0 &&
-              listen(http->listen, LISTEN_BACKLOG) == 0;
-    int sys = errno;
-    freeaddrinfo(found);
-    if (!ok)
-        return status_fail_sys(st, sys, "listen on '%s'", listen_at);
-    return note_address(http, st);
-}
-
 static bool start_daemon(struct http *http, struct status *st)
 {
     http->daemon = MHD_start_daemon(
@@ -466,8 +419,8 @@ bool http_open(struct http **out, const char *listen, const struct http_calls *c
     http->calls = calls;
     http->context = context;
     http->epoll = -1;
-    http->listen = -1;
-    if (!bind_socket(http, listen, st) || !start_daemon(http, st)) {
+    http->listen = listen_open(listen, http->address, st);
+    if (http->listen < 0 || !start_daemon(http, st)) {
         http_close(http);
         return false;
     }
@@ -479,8 +432,10 @@ void http_close(struct http *http)
 {
     if (!http)
         return;
-    if (http->daemon)
+    if (http->daemon) {
+        go_on(http);
         MHD_stop_daemon(http->daemon);
+    }
     if (http->listen >= 0)
         (void)close(http->listen);
     if (http->epoll >= 0)
@@ -510,7 +465,7 @@ int http_timeout_ms(const struct http *http)
 {
     MHD_UNSIGNED_LONG_LONG ms;
 
-    if (http->resumed)
+    if (http->resumed || http->put_off)
         return 0;
     if (MHD_get_timeout(http->daemon, &ms) != MHD_YES)
         return -1;
@@ -526,6 +481,7 @@ void http_run(struct http *http)
         if (events[i].data.ptr)
             on_hang_up(events[i].data.ptr);
     http->resumed = false;
+    go_on(http);
     http->turn_end_us = clock_now_us() + HTTP_TURN_US;
     (void)MHD_run(http->daemon);
 }

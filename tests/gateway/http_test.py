@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from fakes import Line
+from fakes import Line, gateway_program
 
 PATH = "/v1/chat/completions"
 HELLO = {"model": "chat", "messages": [{"role": "user", "content": "Hello"}]}
@@ -114,6 +114,14 @@ def test_refused(line, body, status, param, words):
     assert post(line, HELLO)[0].status == 200
 
 
+@pytest.mark.parametrize("at", ["nonsense", "127.0.0.1:", "127.0.0.1:http", "127.0.0.1:65536", "127.0.0.1:999999",
+                                "[::1:8080", "192.0.2.1:8080"])
+def test_where_nobody_can_listen(tmp_path, at):
+    done = subprocess.run([gateway_program(), "--listen", at, "--bus", f"ipc://{tmp_path}/bus"],
+                          capture_output=True, text=True, timeout=10)
+    assert done.returncode == (1 if at.startswith("192") else 2) and at in done.stderr
+
+
 def test_addresses(line):
     answer, text = request(line, "GET", "/nowhere")
     assert answer.status == 404 and json.loads(text)["error"]["code"] == "not_found"
@@ -206,6 +214,22 @@ def test_a_body_in_drops(line):
         s.send((head + data)[i:i + 3])
     assert b"200 OK" in read_until(s, b'{"answer": 5}')
     s.close()
+
+
+def test_bodies_that_come_all_at_once(line):
+    """More than is read in one turn, and each whole in its socket: no other byte will wake anybody."""
+    text = "w\u00f6rter " * 5000
+    data = json.dumps({"messages": [{"role": "user", "content": text}], "model": "nobody"}).encode()
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (PATH.encode(), len(data))
+    sockets = [socket.create_connection(("127.0.0.1", line.port), timeout=10) for _ in range(100)]
+    assert request(line, "GET", "/health/live")[0].status == 200  # it has taken them
+    line.process.send_signal(signal.SIGSTOP)
+    for s in sockets:
+        s.sendall(head + data)
+    line.process.send_signal(signal.SIGCONT)
+    for s in sockets:
+        assert b" 404 " in read_until(s, b"\r\n")
+        s.close()
 
 
 def test_an_error_inside_a_stream_is_an_event(line):
