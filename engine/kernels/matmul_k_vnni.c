@@ -95,7 +95,7 @@ static ALWAYS_INLINE void q6_k_rows(__m512 *restrict sum, const uint8_t *restric
         size_t group = 8 * (part / 2) + part % 2;
         q6_k_unpack(w, panel, part);
         fetch_next(a, part, 4);
-        fetch(panel + part * Q6_K_PART, part == 3 ? Q6_K_PARTS + Q6_K_PART : Q6_K_PART);
+        fetch(panel + part * Q6_K_PART, part == 3 ? Q6_K_PARTS + Q6_K_PART : Q6_K_PART, rows);
         for (size_t k = 0; k < 4; k++)
             scale[k] = _mm512_cvtepi8_epi32(
                 _mm_loadu_si128((const __m128i *)(const void *)(panel + ROWS * (group + 2 * k))));
@@ -215,7 +215,7 @@ static ALWAYS_INLINE void k_rows(__m512 *restrict sum, const uint8_t *restrict p
             _mm512_or_si512(bytes_wide(min + 2 * ROWS * k),
                             _mm512_slli_epi32(bytes_wide(min + 2 * ROWS * k + ROWS), 16));
         k_unpack(w, quants, fifths, k);
-        fetch(panel + k * bytes / 4, bytes / 4);
+        fetch(panel + k * bytes / 4, bytes / 4, rows);
         fetch_next(a, k, 4);
         for (size_t i = 0; i < rows; i++) {
             const int8_t *q = a->q + i * STRIP + 64 * k;
@@ -299,7 +299,7 @@ static ALWAYS_INLINE void runs_rows(__m512 *restrict sum, const uint8_t *restric
     for (size_t run = 0; run < 8; run++) {
         struct run r;
         type.unpack(&r, panel, run);
-        fetch(panel + run * type.bytes / 8, type.bytes / 8);
+        fetch(panel + run * type.bytes / 8, type.bytes / 8, rows);
         fetch_next(a, run, 8);
         for (size_t i = 0; i < rows; i++) {
             const int8_t *q = acts + i * STRIP + 32 * run;

@@ -88,7 +88,7 @@ static ALWAYS_INLINE void blocks_rows(__m512 *restrict sum, const uint8_t *restr
         size_t i = 0;
         __m512i w[8];
         type.unpack(w, panel, b);
-        fetch(panel + b * type.bytes, type.bytes);
+        fetch(panel + b * type.bytes, type.bytes, rows);
         fetch_next(a, b, BLOCKS);
         for (; i + turn <= rows; i += turn) {
             struct strip some = rows_from(a, i);

@@ -16,11 +16,15 @@
 #define ROWS PANEL_ROWS
 #define STRIP ACT_STRIP
 #define VECTOR ((size_t)64) /* bytes */
-#define AHEAD 4096          /* bytes */
-#define KEPT 4              /* activation rows, up to which their sums stay in registers */
-#define ACT_ROWS 64         /* activation rows that share strips while these are in the cache */
-#define GROUP 4             /* panels that share them too */
-#define TURN 4              /* of many rows, those whose products go side by side */
+#define AHEAD 4096          /* bytes, into the first cache */
+#define AHEAD_SECOND 8192   /* into the second one */
+#define AHEAD_AGAIN 1024    /* into the first one, what was asked for before */
+#define MANY_LINES (12 * VECTOR)
+#define FEW 8       /* activation rows */
+#define KEPT 4      /* activation rows, up to which their sums stay in registers */
+#define ACT_ROWS 64 /* activation rows that share strips while these are in the cache */
+#define GROUP 4     /* panels that share them too */
+#define TURN 4      /* of many rows, those whose products go side by side */
 #define STRIP_BYTES_MAX (68 * VECTOR) /* q8_0 */
 
 /* A strip of activations, from some row on. */
@@ -67,15 +71,30 @@ static inline void save(uint8_t *out, size_t vector, __m512i v)
     _mm512_storeu_si512(out + vector * VECTOR, v);
 }
 
-/* Ask for what will be needed soon: with several activation rows the processor does not run far
- * enough ahead by itself. */
-static ALWAYS_INLINE void fetch(const uint8_t *from, size_t bytes)
+static ALWAYS_INLINE void ask(const uint8_t *from, size_t bytes, int to)
 {
-    for (size_t i = 0; i < bytes; i += VECTOR)
-        _mm_prefetch((const char *)from + AHEAD + i, _MM_HINT_T0);
+    for (size_t i = 0; i < bytes; i += VECTOR) {
+        if (to == 2)
+            _mm_prefetch((const char *)from + i, _MM_HINT_T1);
+        else
+            _mm_prefetch((const char *)from + i, _MM_HINT_T0);
+    }
 }
 
-/* The same of activations, while the part-th of so many parts of a panel's strip is multiplied. */
+/* Ask for what will be needed soon: the processor does not run far enough ahead by itself. The
+ * first cache waits for few lines of memory at once, takes no more, and has little room beside
+ * several rows of activations: for these a line comes into the second one first. One row alone is
+ * so fast that the processor's own fetching does that; of many lines in one go some are not taken,
+ * and asked for again. */
+static ALWAYS_INLINE void fetch(const uint8_t *from, size_t bytes, size_t rows)
+{
+    bool few = rows > 1 && rows <= FEW;
+    ask(from + (few ? AHEAD_SECOND : AHEAD), bytes, few ? 2 : 1);
+    if (few || (rows == 1 && bytes >= MANY_LINES))
+        ask(from + AHEAD_AGAIN, bytes, 1);
+}
+
+/* Ask for activations, while the part-th of so many parts of a panel's strip is multiplied. */
 static ALWAYS_INLINE void fetch_next(const struct strip *a, size_t part, size_t parts)
 {
     size_t bytes = a->next_bytes / parts;
