@@ -27,9 +27,12 @@
 #define WORDS (2 * LANES)
 #define CACHE_LINE 64
 #define FETCH_KEYS ((size_t)8) /* values are added in steps of so many keys */
-/* Few rows wait for memory, which is fastest read in its own order: their values are added in
- * blocks of so many keys. */
+/* Few rows wait for memory, which is fastest read, and fetched, in its own order: their values are
+ * added in blocks of so many keys, and what is fetched meanwhile are the next bytes in order, not
+ * those that lie FETCH_BYTES behind the ones in use. At heads of 256 a block is no larger than
+ * FETCH_BYTES: all of it has been fetched when it begins. */
 #define BLOCK_KEYS ((size_t)8)
+#define BLOCK_KEYS_F16 ((size_t)16)
 #define FETCH_BYTES ((size_t)8192)
 
 struct row {
@@ -234,7 +237,8 @@ static ALWAYS_INLINE void value_floats(const struct row *rows, size_t n, struct 
     for (size_t j = b.low; j < b.high; j++) {
         size_t at = ((j - b.low) * page->d + i) * bytes;
         if (n < TILE_ROWS)
-            fetch(b.next + at, width * LANES * bytes);
+            fetch(b.next + (i * (b.high - b.low) + (j - b.low) * width * LANES) * bytes,
+                  width * LANES * bytes);
         else if (j % FETCH_KEYS == 0)
             ahead_step(&page->ahead);
         for (size_t k = 0; k < width; k++) {
@@ -259,10 +263,11 @@ static ALWAYS_INLINE void value_wholes(int32_t *sums, const struct row *rows, si
         for (size_t k = 0; k < width; k++)
             v[r * width + k] = b.first ? wholes_zero()
                                        : wholes_get(sums + r * ATTEND_HEAD_DIM_MAX + i + k * LANES);
-    for (size_t j = b.low / 2 * 2; j < b.high; j += 2) {
-        size_t at = (j - b.low / 2 * 2) * page->d + 2 * i;
+    size_t begin = b.low / 2 * 2, n_pairs = (b.high - begin + 1) / 2;
+    for (size_t j = begin; j < b.high; j += 2) {
+        size_t at = (j - begin) * page->d + 2 * i;
         if (n < TILE_ROWS)
-            fetch(b.next + at, width * WORDS);
+            fetch(b.next + 2 * i * n_pairs + (j - begin) / 2 * width * WORDS, width * WORDS);
         else if (j % FETCH_KEYS == 0)
             ahead_step(&page->ahead);
         for (size_t k = 0; k < width; k++) {
@@ -307,9 +312,11 @@ static ALWAYS_INLINE void value_step(int32_t *sums, const struct row *rows, size
 static ALWAYS_INLINE void value_type(const struct row *rows, size_t n, struct page *page,
                                      size_t low, size_t high, enum dtype type)
 {
-    size_t width = SUMS / n, d = page->d, keys = n < TILE_ROWS ? BLOCK_KEYS : PAGE;
+    size_t width = SUMS / n, d = page->d, keys = PAGE;
     size_t bytes = d * (type == DTYPE_I8 ? 1 : type == DTYPE_F16 ? 2 : 4);
     int32_t sums[TILE_ROWS / 2 * ATTEND_HEAD_DIM_MAX];
+    if (n < TILE_ROWS)
+        keys = type == DTYPE_F16 ? BLOCK_KEYS_F16 : BLOCK_KEYS;
     struct block b = {.low = low, .first = true};
     for (; b.low < high; b.low = b.high, b.first = false) {
         size_t begin = type == DTYPE_I8 ? b.low / 2 * 2 : b.low, i = 0;
