@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define HUGE_BYTES ((size_t)2 << 20)
 
@@ -34,6 +35,15 @@ void pages_free(void *pages, size_t size_bytes)
 {
     if (pages)
         (void)munmap(pages, rounded(size_bytes));
+}
+
+void pages_give_back(void *at, size_t size_bytes)
+{
+    uintptr_t small = (uintptr_t)sysconf(_SC_PAGESIZE);
+    size_t before = (size_t)(-(uintptr_t)at % small); /* what the neighbours share stays */
+
+    if (size_bytes > before && (size_bytes - before) / small > 0)
+        (void)madvise((uint8_t *)at + before, (size_bytes - before) / small * small, MADV_DONTNEED);
 }
 
 /* The number behind `key` in a file of lines, or alone in it with key ""; *out stays when there is

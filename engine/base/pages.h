@@ -7,6 +7,8 @@
  * are first written. */
 void *pages_new(size_t size_bytes);
 void pages_free(void *pages, size_t size_bytes); /* NULL does nothing */
+/* A part of them takes no memory until it is written again; what was there is lost. */
+void pages_give_back(void *at, size_t size_bytes);
 
 /* What this process could still get without swapping, caches of files included: what the machine
  * has, or what a control group (a container's, a service's) leaves of its limit. 0 when nobody

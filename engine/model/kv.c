@@ -1,24 +1,12 @@
 #include "engine/model/kv.h"
 #include "engine/base/heap.h"
-#include "engine/base/pages.h"
 #include "engine/kernels/kernels.h"
 #include "engine/model/hparams.h"
+#include "engine/model/kv_pages.h"
 #include <assert.h>
 #include <inttypes.h>
 #include <stdint.h>
 #include <string.h>
-
-#define PAGE_ALIGN 64
-#define HUGE_BYTES_MIN ((size_t)8 << 20)
-
-struct page {
-    uint8_t *data;    /* aligned, within block */
-    void *block;      /* what heap_free wants; NULL: data is pages_free's */
-    size_t holders;   /* lines and snapshots that look at it; 0: in the free list */
-    size_t snapshots; /* of these */
-    bool kept;        /* counted in page_pool.kept */
-    struct page *next_free;
-};
 
 /* All pages of one kind. used <= reserved + kept <= there, because a page in use is either kept, or
  * held by lines alone that have reserved room for it. Kept are pages of the sliding kind as long as
@@ -28,7 +16,8 @@ struct page {
 struct page_pool {
     size_t page_bytes; /* 0: no such layer */
     size_t reserved, kept, there, used;
-    struct page *free; /* last in, first out: memory that was touched is used again first */
+    struct kv_page *free; /* last in, first out: memory that was touched is used again first */
+    struct kv_pages memory;
 };
 
 struct kv {
@@ -46,18 +35,18 @@ struct kv_line {
     struct kv *kv;
     size_t n_pages; /* of tokens_max positions */
     size_t reserved[KV_KINDS];
-    size_t first[KV_KINDS];        /* pages before it have been let go */
-    size_t end[KV_KINDS];          /* pages from here on are not there yet */
-    struct page **pages[KV_KINDS]; /* [n_pages] */
-    const void **keys;             /* [layers][n_pages] */
-    const void **values;           /* [layers][n_pages] */
+    size_t first[KV_KINDS];           /* pages before it have been let go */
+    size_t end[KV_KINDS];             /* pages from here on are not there yet */
+    struct kv_page **pages[KV_KINDS]; /* [n_pages] */
+    const void **keys;                /* [layers][n_pages] */
+    const void **values;              /* [layers][n_pages] */
 };
 
 struct kv_snapshot {
     struct kv *kv;
     size_t length;
     size_t first[KV_KINDS], end[KV_KINDS]; /* numbers of its pages */
-    struct page **pages[KV_KINDS];         /* [end - first] */
+    struct kv_page **pages[KV_KINDS];      /* [end - first] */
 };
 
 static size_t pages_of(size_t tokens)
@@ -121,32 +110,14 @@ struct kv *kv_new(const struct hparams *hp, enum dtype type, size_t budget_bytes
     return kv;
 }
 
-/* Large ones lie in huge pages of the system: a token reads the sliding layers as fast as memory
- * gives them, with small pages up to a quarter slower. */
-static struct page *page_new(size_t size_bytes)
-{
-    struct page *page = heap_new(1, sizeof *page);
-
-    page->data = size_bytes >= HUGE_BYTES_MIN ? pages_new(size_bytes) : NULL;
-    if (page->data)
-        return page;
-    page->block = heap_new(size_bytes + PAGE_ALIGN, 1);
-    page->data = (uint8_t *)page->block + PAGE_ALIGN - (uintptr_t)page->block % PAGE_ALIGN;
-    return page;
-}
-
 static void page_drop(struct page_pool *pool)
 {
-    struct page *page = pool->free;
+    struct kv_page *page = pool->free;
 
     assert(page);
     pool->free = page->next_free;
     pool->there--;
-    if (page->block)
-        heap_free(page->block);
-    else
-        pages_free(page->data, pool->page_bytes);
-    heap_free(page);
+    kv_pages_give(&pool->memory, page, pool->page_bytes);
 }
 
 void kv_free(struct kv *kv)
@@ -157,6 +128,7 @@ void kv_free(struct kv *kv)
         assert(kv->pool[kind].used == 0);
         while (kv->pool[kind].free)
             page_drop(&kv->pool[kind]);
+        kv_pages_clear(&kv->pool[kind].memory, kv->pool[kind].page_bytes);
     }
     heap_free(kv);
 }
@@ -245,12 +217,12 @@ static void fill(struct kv *kv, enum kv_kind kind)
     size_t limit = kv->budget_bytes + kv->extra_bytes;
 
     while (pool->there < pool->reserved + pool->kept) {
-        struct page *page;
+        struct kv_page *page;
         while (pool->there * pool->page_bytes + other->there * other->page_bytes +
                    pool->page_bytes >
                limit)
             page_drop(other);
-        page = page_new(pool->page_bytes);
+        page = kv_pages_take(&pool->memory, pool->page_bytes);
         page->next_free = pool->free;
         pool->free = page;
         pool->there++;
@@ -300,7 +272,7 @@ bool kv_line_new(struct kv_line **out, struct kv *kv, size_t tokens_max, struct 
     line->values = heap_array(const void *, layers * line->n_pages);
     line_pages(kv, tokens_max, line->reserved);
     for (size_t kind = 0; kind < KV_KINDS; kind++) {
-        line->pages[kind] = heap_array(struct page *, line->n_pages);
+        line->pages[kind] = heap_array(struct kv_page *, line->n_pages);
         kv->pool[kind].reserved += line->reserved[kind];
     }
     for (size_t kind = 0; kind < KV_KINDS; kind++)
@@ -322,9 +294,9 @@ static void enter(struct kv_line *line, enum kv_kind kind, size_t number, const 
     }
 }
 
-static struct page *page_take(struct page_pool *pool)
+static struct kv_page *page_take(struct page_pool *pool)
 {
-    struct page *page = pool->free;
+    struct kv_page *page = pool->free;
 
     assert(page);
     pool->free = page->next_free;
@@ -333,13 +305,13 @@ static struct page *page_take(struct page_pool *pool)
     return page;
 }
 
-static void page_unkeep(struct page_pool *pool, struct page *page)
+static void page_unkeep(struct page_pool *pool, struct kv_page *page)
 {
     pool->kept -= page->kept;
     page->kept = false;
 }
 
-static void page_let_go(struct page_pool *pool, struct page *page)
+static void page_let_go(struct page_pool *pool, struct kv_page *page)
 {
     if (--page->holders > 0)
         return;
@@ -351,7 +323,7 @@ static void page_let_go(struct page_pool *pool, struct page *page)
 
 static void page_release(struct kv_line *line, enum kv_kind kind, size_t number)
 {
-    struct page *page = line->pages[kind][number];
+    struct kv_page *page = line->pages[kind][number];
 
     line->pages[kind][number] = NULL;
     enter(line, kind, number, NULL);
@@ -377,7 +349,7 @@ void kv_line_free(struct kv_line *line)
 static void page_own(struct kv_line *line, enum kv_kind kind, size_t number)
 {
     struct page_pool *pool = &line->kv->pool[kind];
-    struct page *shared = line->pages[kind][number], *page = page_take(pool);
+    struct kv_page *shared = line->pages[kind][number], *page = page_take(pool);
 
     memcpy(page->data, shared->data, pool->page_bytes);
     page_let_go(pool, shared);
@@ -396,7 +368,7 @@ void kv_line_extend(struct kv_line *line, size_t begin, size_t end)
         if (begin < end && number < line->end[kind] && line->pages[kind][number]->holders > 1)
             page_own(line, (enum kv_kind)kind, number);
         for (; pool->page_bytes && line->end[kind] < pages_of(end); line->end[kind]++) {
-            struct page *page = page_take(pool);
+            struct kv_page *page = page_take(pool);
             line->pages[kind][line->end[kind]] = page;
             enter(line, (enum kv_kind)kind, line->end[kind], page->data);
         }
@@ -408,7 +380,7 @@ void kv_line_write(struct kv_line *line, size_t layer, size_t position, const fl
 {
     struct kv *kv = line->kv;
     const struct hparams_layer *layer_of = &kv->hp->layer[layer];
-    struct page *page = line->pages[kind_of(kv, layer)][position / KV_PAGE_TOKENS];
+    struct kv_page *page = line->pages[kind_of(kv, layer)][position / KV_PAGE_TOKENS];
     struct attend_shape shape = {
         .kv_heads = layer_of->kv_heads, .head_dim = layer_of->head_dim, .type = kv->type};
 
@@ -504,9 +476,9 @@ bool kv_snapshot_new(struct kv_snapshot **out, struct kv_line *line, size_t leng
     *s = extent;
     for (size_t kind = 0; kind < KV_KINDS; kind++) {
         size_t n = s->end[kind] - s->first[kind];
-        s->pages[kind] = heap_array(struct page *, n);
+        s->pages[kind] = heap_array(struct kv_page *, n);
         for (size_t i = 0; i < n; i++) {
-            struct page *page = line->pages[kind][s->first[kind] + i];
+            struct kv_page *page = line->pages[kind][s->first[kind] + i];
             page->holders++;
             page->snapshots++;
             page->kept = true;
@@ -529,7 +501,7 @@ void kv_snapshot_free(struct kv_snapshot *s)
     for (size_t kind = 0; kind < KV_KINDS; kind++) {
         struct page_pool *pool = &s->kv->pool[kind];
         for (size_t i = 0; i < s->end[kind] - s->first[kind]; i++) {
-            struct page *page = s->pages[kind][i];
+            struct kv_page *page = s->pages[kind][i];
             if (--page->snapshots == 0 && kind == KV_SLIDING)
                 page_unkeep(pool, page);
             page_let_go(pool, page);
@@ -550,7 +522,7 @@ size_t kv_snapshot_bytes(const struct kv_snapshot *s)
 
     for (size_t kind = 0; kind < KV_KINDS; kind++)
         for (size_t i = 0; i < s->end[kind] - s->first[kind]; i++) {
-            const struct page *page = s->pages[kind][i];
+            const struct kv_page *page = s->pages[kind][i];
             if (page->snapshots == 1 && (kind == KV_SLIDING || page->holders == 1))
                 bytes += s->kv->pool[kind].page_bytes;
         }
@@ -568,7 +540,7 @@ void kv_line_share(struct kv_line *line, const struct kv_snapshot *s)
         line->first[kind] = s->first[kind];
         line->end[kind] = s->end[kind];
         for (size_t i = s->first[kind]; i < s->end[kind]; i++) {
-            struct page *page = s->pages[kind][i - s->first[kind]];
+            struct kv_page *page = s->pages[kind][i - s->first[kind]];
             page->holders++;
             line->pages[kind][i] = page;
             enter(line, (enum kv_kind)kind, i, page->data);
