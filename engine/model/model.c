@@ -143,12 +143,12 @@ bool decoder_lay_out(struct model *m, void (*progress)(void *context, size_t don
 {
     size_t n = weights_tensors(m->weights);
     const struct tensor_view **all = heap_array(const struct tensor_view *, n);
-    const struct ops_matrices matrices = {.from = m->weights, .views = all, .n = n};
+    const struct ops_tensors tensors = {.from = m->weights, .views = all, .n = n};
     struct status why = {0};
 
     for (size_t i = 0; i < n; i++)
         all[i] = weights_at(m->weights, i);
-    bool laid_out = ops_lay_out(m->ops, &matrices, progress, progress_context, &why);
+    bool laid_out = ops_lay_out(m->ops, &tensors, progress, progress_context, &why);
     heap_free((void *)all);
     m->memory_short = !laid_out && why.code == STATUS_LIMIT;
     if (!laid_out && !m->memory_short)
@@ -216,6 +216,11 @@ const char *model_numerics(const struct model *m)
 bool model_memory_short(const struct model *m)
 {
     return m->memory_short;
+}
+
+size_t model_laid_out_bytes(const struct model *m)
+{
+    return ops_laid_out_bytes(m->ops);
 }
 
 const struct kv *model_kv(const struct model *m)

@@ -34,8 +34,10 @@ const struct hparams *model_hparams(const struct model *m);
 /* Build, kernel set, precision and key/value type: equal text means equal bits for equal input. */
 const char *model_numerics(const struct model *m);
 
-/* Matrices stayed in the file's layout, since there was no memory for a better one: slower, the
- * same numbers. */
+/* Memory of matrices that were laid out for the kernels, and then the whole file was read through;
+ * 0: none were, since the kernels read them as they are stored, or, when memory_short, since there
+ * was no room: slower, the same numbers. */
+size_t model_laid_out_bytes(const struct model *m);
 bool model_memory_short(const struct model *m);
 
 /* For what it says of memory. */

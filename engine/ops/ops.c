@@ -46,11 +46,16 @@ const char *ops_name(const struct ops *ops)
     return ops->name;
 }
 
-bool ops_lay_out(struct ops *ops, const struct ops_matrices *matrices, ops_laid_out *progress,
+bool ops_lay_out(struct ops *ops, const struct ops_tensors *tensors, ops_laid_out *progress,
                  void *context, struct status *st)
 {
     return ops->precision == PRECISION_EXACT ||
-           panel_store_add(ops->panels, ops->pool, matrices, progress, context, st);
+           panel_store_add(ops->panels, ops->pool, tensors, progress, context, st);
+}
+
+size_t ops_laid_out_bytes(const struct ops *ops)
+{
+    return panel_store_bytes(ops->panels);
 }
 
 /* ---- products ---- */

@@ -30,8 +30,8 @@ void ops_free(struct ops *ops);
 /* Kernel set and precision, for logs and `numerics`: "avx2 fast". As long as ops. */
 const char *ops_name(const struct ops *ops);
 
-/* Matrices of a file that is open; from NULL: of no file, they are taken from where they stand. */
-struct ops_matrices {
+/* Tensors of a file that is open; from NULL: of no file, they are taken from where they stand. */
+struct ops_tensors {
     const struct weights *from;
     const struct tensor_view *const *views; /* [n] */
     size_t n;
@@ -39,14 +39,18 @@ struct ops_matrices {
 
 /* Lay matrices out as the kernels of this CPU like them best, with all threads; ops_matmul then
  * finds them, also for views of some of their rows, as long as ops. They are read from the file,
- * not through its mapping, whose pages are not touched; it must stay for ops_row. `progress` (NULL:
- * nobody) is told, by the calling thread, how many bytes of what is made are done. That takes as
- * much memory as what is stored, up to 6 % more. Nothing is done for kernels that read matrices as
- * they are stored. False with STATUS_LIMIT: memory is too short, and no harm, matrices stay as they
- * are; with another code: a file could not be read. No number depends on it. */
+ * not through its mapping, whose pages are not touched; it must stay for ops_row. Where any are
+ * laid out, all other tensors are read through as well: afterwards the system has the file at hand.
+ * `progress` (NULL: nobody) is told, by the calling thread, how many bytes of what is made are
+ * done. That takes as much memory as what is stored, up to 6 % more. Nothing is done for kernels
+ * that read matrices as they are stored. False with STATUS_LIMIT: memory is too short, and no harm,
+ * matrices stay as they are; with another code: a file could not be read. No number depends on it.
+ */
 typedef void ops_laid_out(void *context, size_t done_bytes, size_t all_bytes);
-MUST_CHECK bool ops_lay_out(struct ops *ops, const struct ops_matrices *matrices,
+MUST_CHECK bool ops_lay_out(struct ops *ops, const struct ops_tensors *tensors,
                             ops_laid_out *progress, void *context, struct status *st);
+/* Memory of what was laid out; 0: nothing. */
+size_t ops_laid_out_bytes(const struct ops *ops);
 
 /* Activations on their way into products. Set once, multiplied with many matrices (q, k and v) and
  * in many ranges of rows: rounded at most once per kind of block, when first needed. */

@@ -8,8 +8,11 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-/* What a thread reads from the file at once: it stays in the second cache until it is laid out. */
-#define PIECE_BYTES ((size_t)256 << 10)
+/* What a thread reads from the file at once, to lay it out while it is in a cache. */
+#define PIECE_BYTES ((size_t)1 << 20)
+/* Pieces that a thread takes in a row. Threads go through the file together, so that a disk reads
+ * in order; a few huge pages each, so that two threads seldom ask for the same one. */
+#define PIECES_ONCE 4
 #define PANEL_BYTES_MAX ((size_t)16 << 20) /* of a panel's rows as stored */
 
 struct packed {
@@ -76,20 +79,22 @@ static int by_data(const void *a, const void *b)
     return (x->data > y->data) - (x->data < y->data);
 }
 
-/* A matrix on its way, cut in pieces of whole panels. */
+/* A tensor on its way, cut in pieces: of whole panels; or, when it stays as it is stored, of bytes
+ * (rows of 1) that are only read, so that the system has them at hand. */
 struct laying {
     const struct tensor_view *w;
-    struct packed to;
+    struct packed to;   /* kernel NULL: it stays */
     size_t panel_bytes; /* made of PANEL_ROWS rows */
-    size_t piece_rows, first_piece;
+    size_t rows, piece_rows, first_piece;
 };
 
 struct lay_job {
     const struct weights *from;
-    struct laying *matrices;                  /* [n_matrices] by first_piece */
-    size_t n_matrices, n_pieces, piece_bytes; /* the largest one, as it is stored */
-    uint8_t **buffers;                        /* [threads][piece_bytes] */
-    struct status *failures;                  /* [threads] */
+    struct laying *tensors;          /* [n] by first_piece */
+    size_t n, n_pieces, piece_bytes; /* the largest one, as it is stored */
+    uint8_t **buffers;               /* [threads][piece_bytes] */
+    struct status *failures;         /* [threads] */
+    atomic_size_t next_piece;
     atomic_bool failed;
     atomic_size_t done_bytes;
     size_t all_bytes; /* of panels */
@@ -97,35 +102,36 @@ struct lay_job {
     void *context;
 };
 
-static const struct laying *matrix_of(const struct lay_job *job, size_t piece)
+static const struct laying *tensor_of(const struct lay_job *job, size_t piece)
 {
-    size_t low = 0, high = job->n_matrices;
+    size_t low = 0, high = job->n;
 
     while (high - low > 1) {
         size_t middle = low + (high - low) / 2;
-        if (job->matrices[middle].first_piece <= piece)
+        if (job->tensors[middle].first_piece <= piece)
             low = middle;
         else
             high = middle;
     }
-    return &job->matrices[low];
+    return &job->tensors[low];
 }
 
 static bool lay_piece(struct lay_job *job, size_t piece, size_t thread)
 {
-    const struct laying *m = matrix_of(job, piece);
-    size_t rows = rows_of(m->w), row_bytes = m->to.row_bytes;
-    size_t first = (piece - m->first_piece) * m->piece_rows;
-    size_t n = rows - first < m->piece_rows ? rows - first : m->piece_rows;
+    const struct laying *t = tensor_of(job, piece);
+    size_t row_bytes = t->to.row_bytes, first = (piece - t->first_piece) * t->piece_rows;
+    size_t n = t->rows - first < t->piece_rows ? t->rows - first : t->piece_rows;
     struct weight_rows w = {
-        .type = m->w->type, .row_bytes = row_bytes, .width = m->w->dims[0], .end = n};
+        .type = t->w->type, .row_bytes = row_bytes, .width = t->w->dims[0], .end = n};
 
-    if (!weights_read(job->from, m->w, first * row_bytes, n * row_bytes, job->buffers[thread],
+    if (!weights_read(job->from, t->w, first * row_bytes, n * row_bytes, job->buffers[thread],
                       &job->failures[thread]))
         return false;
+    if (!t->to.kernel)
+        return true;
     w.data = job->buffers[thread];
-    m->to.kernel->panels->pack(m->to.panels + first / PANEL_ROWS * m->panel_bytes, &w);
-    size_t made = (n + PANEL_ROWS - 1) / PANEL_ROWS * m->panel_bytes;
+    t->to.kernel->panels->pack(t->to.panels + first / PANEL_ROWS * t->panel_bytes, &w);
+    size_t made = (n + PANEL_ROWS - 1) / PANEL_ROWS * t->panel_bytes;
     size_t done = atomic_fetch_add(&job->done_bytes, made) + made;
     if (job->progress && thread == 0) /* the caller's */
         job->progress(job->context, done, job->all_bytes);
@@ -136,51 +142,67 @@ static void lay_part(void *context, size_t begin, size_t end, size_t thread)
 {
     struct lay_job *job = context;
 
-    for (size_t i = begin; i < end && !atomic_load(&job->failed); i++)
-        if (!lay_piece(job, i, thread))
-            atomic_store(&job->failed, true);
-}
-
-static void collect(struct lay_job *job, const struct tensor_view *const *matrices, size_t n)
-{
-    job->matrices = heap_array(struct laying, n);
-    for (size_t i = 0; i < n; i++) {
-        const struct tensor_view *w = matrices[i];
-        size_t bytes = panels_bytes(w), rows = rows_of(w), row_bytes = row_bytes_of(w);
-        if (bytes == 0)
-            continue;
-        struct laying *m = &job->matrices[job->n_matrices++];
-        size_t panels = PIECE_BYTES / (PANEL_ROWS * row_bytes);
-        *m = (struct laying){.w = w,
-                             .to = {.kernel = matmul_find(w->type->dtype, true),
-                                    .data = w->data,
-                                    .size_bytes = w->size_bytes,
-                                    .row_bytes = row_bytes},
-                             .panel_bytes = bytes / ((rows + PANEL_ROWS - 1) / PANEL_ROWS),
-                             .piece_rows = (panels > 0 ? panels : 1) * PANEL_ROWS,
-                             .first_piece = job->n_pieces};
-        if (m->piece_rows * row_bytes > job->piece_bytes)
-            job->piece_bytes = m->piece_rows * row_bytes;
-        job->n_pieces += (rows + m->piece_rows - 1) / m->piece_rows;
-        job->all_bytes += bytes;
+    (void)begin;
+    (void)end;
+    while (!atomic_load(&job->failed)) {
+        size_t first = atomic_fetch_add(&job->next_piece, PIECES_ONCE);
+        if (first >= job->n_pieces)
+            return;
+        for (size_t i = first; i < first + PIECES_ONCE && i < job->n_pieces; i++)
+            if (!lay_piece(job, i, thread)) {
+                atomic_store(&job->failed, true);
+                return;
+            }
     }
 }
 
-/* All pieces in one job: each thread goes through the file in order, and none waits at the end of
- * every matrix. */
+static struct laying laying_of(const struct tensor_view *w)
+{
+    size_t bytes = panels_bytes(w), rows = rows_of(w), row_bytes = row_bytes_of(w);
+
+    if (bytes == 0)
+        return (struct laying){
+            .w = w, .to = {.row_bytes = 1}, .rows = w->size_bytes, .piece_rows = PIECE_BYTES};
+    size_t panels = PIECE_BYTES / (PANEL_ROWS * row_bytes);
+    return (struct laying){.w = w,
+                           .to = {.kernel = matmul_find(w->type->dtype, true),
+                                  .data = w->data,
+                                  .size_bytes = w->size_bytes,
+                                  .row_bytes = row_bytes},
+                           .panel_bytes = bytes / ((rows + PANEL_ROWS - 1) / PANEL_ROWS),
+                           .rows = rows,
+                           .piece_rows = (panels > 0 ? panels : 1) * PANEL_ROWS};
+}
+
+static void collect(struct lay_job *job, const struct tensor_view *const *tensors, size_t n)
+{
+    job->tensors = heap_array(struct laying, n);
+    for (size_t i = 0; i < n; i++) {
+        if (!tensors[i]->data) /* made when it is asked for */
+            continue;
+        struct laying *t = &job->tensors[job->n++];
+        *t = laying_of(tensors[i]);
+        t->first_piece = job->n_pieces;
+        if (t->piece_rows * t->to.row_bytes > job->piece_bytes)
+            job->piece_bytes = t->piece_rows * t->to.row_bytes;
+        job->n_pieces += (t->rows + t->piece_rows - 1) / t->piece_rows;
+        job->all_bytes += panels_bytes(tensors[i]);
+    }
+}
+
 static bool lay_all(struct lay_job *job, struct pool *pool, uint8_t *pages, struct status *st)
 {
     size_t threads = pool_threads(pool), at = 0;
 
-    for (size_t i = 0; i < job->n_matrices; i++) {
-        job->matrices[i].to.panels = pages + at;
-        at += panels_bytes(job->matrices[i].w);
+    for (size_t i = 0; i < job->n; i++) {
+        job->tensors[i].to.panels = pages + at;
+        at += panels_bytes(job->tensors[i].w);
     }
     job->buffers = heap_array(uint8_t *, threads);
     job->failures = heap_array(struct status, threads);
     for (size_t i = 0; i < threads; i++)
         job->buffers[i] = heap_new(job->piece_bytes, 1);
-    pool_run(pool, job->n_pieces, 1, lay_part, job);
+    pool_run(pool, threads, 1, lay_part, job);
     bool failed = atomic_load(&job->failed);
     for (size_t i = 0; i < threads; i++) {
         if (job->failures[i].code != STATUS_OK)
@@ -210,22 +232,31 @@ static bool lay_out(struct panel_store *s, struct pool *pool, struct lay_job *jo
         job->progress(job->context, job->all_bytes, job->all_bytes);
     s->regions = heap_resize(s->regions, s->n_regions + 1, sizeof *s->regions);
     s->regions[s->n_regions++] = (struct region){.pages = pages, .size_bytes = job->all_bytes};
-    s->packed = heap_resize(s->packed, s->n + job->n_matrices, sizeof *s->packed);
-    for (size_t i = 0; i < job->n_matrices; i++)
-        s->packed[s->n++] = job->matrices[i].to;
+    s->packed = heap_resize(s->packed, s->n + job->n, sizeof *s->packed);
+    for (size_t i = 0; i < job->n; i++)
+        if (job->tensors[i].to.kernel)
+            s->packed[s->n++] = job->tensors[i].to;
     qsort(s->packed, s->n, sizeof *s->packed, by_data);
     return true;
 }
 
-bool panel_store_add(struct panel_store *s, struct pool *pool, const struct ops_matrices *matrices,
+bool panel_store_add(struct panel_store *s, struct pool *pool, const struct ops_tensors *tensors,
                      ops_laid_out *progress, void *context, struct status *st)
 {
-    struct lay_job job = {.from = matrices->from, .progress = progress, .context = context};
+    struct lay_job job = {.from = tensors->from, .progress = progress, .context = context};
 
-    collect(&job, matrices->views, matrices->n);
-    bool ok = job.n_matrices == 0 || lay_out(s, pool, &job, st);
-    heap_free(job.matrices);
+    collect(&job, tensors->views, tensors->n);
+    bool ok = job.all_bytes == 0 || lay_out(s, pool, &job, st);
+    heap_free(job.tensors);
     return ok;
+}
+
+size_t panel_store_bytes(const struct panel_store *s)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < s->n_regions; i++)
+        sum += s->regions[i].size_bytes;
+    return sum;
 }
 
 const void *panel_store_find(const struct panel_store *s, const struct matmul_row *kernel,

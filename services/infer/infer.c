@@ -173,7 +173,13 @@ bool infer_open(void **out_self, const struct stage_options *options, struct sta
     if (settings.drafter[0] && (!weights_open(&infer->drafter_file, settings.drafter, st) ||
                                 !warm_files(infer->drafter_file, manifest, st)))
         goto fail;
-    if (!warm_files(infer->weights, manifest, st) || !open_engine(infer, &settings, st))
+    /* Without hashes to compare, what is laid out is read on the way: a cold disk is read once. */
+    if (*manifest && !warm_files(infer->weights, manifest, st))
+        goto fail;
+    if (!open_engine(infer, &settings, st))
+        goto fail;
+    if (!*manifest && model_laid_out_bytes(infer->model) == 0 &&
+        !warm_files(infer->weights, manifest, st))
         goto fail;
     infer->width = model_hparams(infer->model)->width;
     hello->model = tokenizer_hash(infer->tokenizer);

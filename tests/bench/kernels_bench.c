@@ -56,7 +56,7 @@ static void bench_matmul(struct pool *pool, enum precision precision, enum dtype
     const struct tensor_view *views[] = {&all};
     struct status st = {0};
     laid_out = laid_out &&
-               ops_lay_out(ops, &(struct ops_matrices){.views = views, .n = 1}, NULL, NULL, &st);
+               ops_lay_out(ops, &(struct ops_tensors){.views = views, .n = 1}, NULL, NULL, &st);
     int64_t begin = clock_now_us(), best = INT64_MAX;
     while (runs < 3 || clock_now_us() - begin < ENOUGH_US) {
         struct tensor_view w = {.type = type,

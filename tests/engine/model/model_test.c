@@ -243,6 +243,7 @@ static void test_cut_off(void **state)
     random_model_write(path, &shape);
     assert_true(weights_open(&w, path, &st) && model_open(&m, w, NULL, &options, &st));
     assert_false(model_memory_short(m));
+    assert_int_equal(model_laid_out_bytes(m), told.all);
     model_close(m);
     m = NULL;
     /* Behind all that is read through the mapping when a model is opened. */

@@ -235,7 +235,7 @@ static void lay_out(struct ops *ops, const struct tensor_view *w)
 {
     struct status st = {0};
 
-    if (!ops_lay_out(ops, &(struct ops_matrices){.views = &w, .n = 1}, NULL, NULL, &st))
+    if (!ops_lay_out(ops, &(struct ops_tensors){.views = &w, .n = 1}, NULL, NULL, &st))
         fail_msg("%s", st.text);
 }
 
@@ -253,7 +253,7 @@ static void test_memory_short(void **state)
     struct ops *ops = ops_new(NULL, PRECISION_FAST);
     struct status st = {0};
 
-    bool done = ops_lay_out(ops, &(struct ops_matrices){.views = views, .n = 1}, NULL, NULL, &st);
+    bool done = ops_lay_out(ops, &(struct ops_tensors){.views = views, .n = 1}, NULL, NULL, &st);
     assert_int_equal(done, !kernel || !kernel->panels);
     assert_true(done || st.code == STATUS_LIMIT);
     ops_free(ops);
