@@ -28,9 +28,10 @@ const char *bench_numerics(const struct bench *b); /* model_numerics */
 /* ---- how much a step has to do */
 
 /* Bytes of weights that one decode step reads; multiplications of weights for one prefilled token
- * (the head left out). */
+ * (the head left out), and for one that is answered (with it). */
 double bench_step_bytes(const struct bench *b);
 double bench_token_products(const struct bench *b);
+double bench_step_products(const struct bench *b);
 /* Bytes of keys and values that a decode step at that depth reads, the multiplications it does
  * with them, and whether these are of 16-bit integers (else float32). */
 double bench_kv_bytes(const struct bench *b, size_t depth);

@@ -164,16 +164,26 @@ double bench_step_bytes(const struct bench *b)
     return sum; /* the embedding is read whole as the head */
 }
 
-double bench_token_products(const struct bench *b)
+static double products_of(const struct bench *b, bool head)
 {
     double sum = 0;
 
     for (size_t i = 0; i < weights_tensors(b->weights); i++) {
         const struct tensor_view *t = weights_at(b->weights, i);
-        if (is_matrix(t) && strcmp(t->name, "token_embd.weight") != 0)
+        if (is_matrix(t) && (head || strcmp(t->name, "token_embd.weight") != 0))
             sum += (double)t->dims[0] * (double)t->dims[1] * (double)t->dims[2];
     }
     return sum;
+}
+
+double bench_token_products(const struct bench *b)
+{
+    return products_of(b, false);
+}
+
+double bench_step_products(const struct bench *b)
+{
+    return products_of(b, true);
 }
 
 double bench_kv_bytes(const struct bench *b, size_t depth)

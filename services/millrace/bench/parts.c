@@ -54,21 +54,45 @@ static void decode(struct run *run)
     }
 }
 
+/* A step of so many rows that took s, beside the larger of what this machine needs at least to read
+ * the weights once and to multiply all rows with them. */
+static void add_limits(struct run *run, const char *what, size_t rows, double s)
+{
+    char key[REPORT_NAME_BYTES], ratio_key[REPORT_NAME_BYTES];
+    double bytes_s = bench_step_bytes(run->b) / bandwidth(run);
+    double products_s = (double)rows * bench_step_products(run->b) / int8_products(run);
+
+    (void)snprintf(key, sizeof key, "%s_step_s", what);
+    (void)snprintf(ratio_key, sizeof ratio_key, "%s_of_limit", what);
+    struct report_row *row = report_row(&run->report, key, "  a step", "ms", 1e3);
+    report_of(row, ratio_key, "of the larger of");
+    report_add(row, s, (bytes_s > products_s ? bytes_s : products_s) / s);
+    (void)snprintf(key, sizeof key, "%s_bytes_s", what);
+    report_add(report_row(&run->report, key, "    its weights, reading", "ms", 1e3), bytes_s, 0);
+    (void)snprintf(key, sizeof key, "%s_products_s", what);
+    report_add(report_row(&run->report, key, "    its products", "ms", 1e3), products_s, 0);
+}
+
+/* Answers of so many streams, beside one stream that takes one_s for a token. */
+static void streams(struct run *run, size_t n, const char *what, const char *label, double one_s)
+{
+    char key[REPORT_NAME_BYTES], ratio_key[REPORT_NAME_BYTES];
+    double s = bench_step_s(run->b, n);
+
+    (void)snprintf(key, sizeof key, "%s_tokens_per_s", what);
+    (void)snprintf(ratio_key, sizeof ratio_key, "%s_of_one", what);
+    struct report_row *row = report_row(&run->report, key, label, "tokens/s", 1);
+    report_of(row, ratio_key, "x one stream");
+    report_add(row, (double)n / s, (double)n * one_s / s);
+    add_limits(run, what, n, s);
+}
+
 static void batch(struct run *run)
 {
-    struct report_row *four =
-        report_row(&run->report, "batch4_tokens_per_s", "answers, four streams", "tokens/s", 1);
-    struct report_row *eight =
-        report_row(&run->report, "batch8_tokens_per_s", "answers, eight streams", "tokens/s", 1);
-
-    report_of(four, "batch4_of_one", "x one stream");
-    report_of(eight, "batch8_of_one", "x one stream");
     for (size_t i = 0; i < PAIRS; i++) {
-        double one = bench_step_s(run->b, 1);
-        double s = bench_step_s(run->b, 4);
-        report_add(four, 4 / s, 4 * one / s);
-        s = bench_step_s(run->b, 8);
-        report_add(eight, 8 / s, 8 * one / s);
+        double one_s = bench_step_s(run->b, 1);
+        streams(run, 4, "batch4", "answers, four streams", one_s);
+        streams(run, 8, "batch8", "answers, eight streams", one_s);
     }
 }
 
@@ -86,6 +110,7 @@ static void verify(struct run *run)
         double one = bench_rows_s(s, 1);
         double four = bench_rows_s(s, ROWS);
         report_add(row, four, four / one);
+        add_limits(run, "verify4", ROWS, four);
     }
     bench_sequence_free(s);
 }

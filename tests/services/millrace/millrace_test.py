@@ -60,7 +60,8 @@ def test_bench_measures(tiny, tmp_path):
     for key in ['prefill_tokens_per_s', 'prefill512_tokens_per_s', 'decode_tokens_per_s', 'decode_of_limit',
                 'prefill_of_limit', 'bandwidth_bytes_per_s', 'int8_ops_per_s', 'batch4_of_one', 'verify4_of_one',
                 'picture_of_prefill', 'sound_of_prefill', 'start_s', 'drafted_of_plain', 'batch8_of_one',
-                'depth100_bytes_s', 'depth100_products_s']:
+                'depth100_bytes_s', 'depth100_products_s', 'batch4_of_limit', 'batch8_of_limit', 'verify4_of_limit',
+                'batch8_bytes_s', 'batch8_products_s']:
         assert figures[key] > 0, key
 
 
