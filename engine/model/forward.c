@@ -36,7 +36,7 @@ bool forward_product(struct forward *f, float *out, size_t stride, const struct 
 {
     size_t left = w->dims[1] - f->cursor.at;
     double unit = (double)(activations_rows(f->act) * w->dims[0]);
-    size_t rows = forward_tile(f, left, unit, 64);
+    size_t rows = forward_tile(f, left, unit, 128);
 
     ops_matmul(f->model->ops, out, stride, w, f->cursor.at, f->cursor.at + rows, f->act);
     f->cursor.at += rows;

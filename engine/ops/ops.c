@@ -8,9 +8,11 @@
 #include <assert.h>
 #include <stdio.h>
 
-#define MATMUL_GRAIN                                                                               \
-    32 /* output rows handed to a thread at once; a multiple of a kernel's tile                    \
-        */
+/* Output rows handed to a thread at least, of few and of many rows of activations: what a kernel
+ * takes at once. */
+#define MATMUL_GRAIN 32
+#define MATMUL_GRAIN_MANY 64
+#define MANY 64
 #define ELEMENTS_GRAIN 4096
 #define ROUND_GRAIN 64 /* strips */
 
@@ -209,9 +211,9 @@ void ops_matmul(const struct ops *ops, float *out, size_t stride, const struct t
     };
     if (kernel->panels)
         job.w.panels = panel_store_find(ops->panels, kernel, w->data, &job.w.panels_row);
-    size_t grain = WORK_GRAIN / (width * job.x.rows + 1) / MATMUL_GRAIN * MATMUL_GRAIN;
-    pool_run(ops->pool, end - begin, grain > MATMUL_GRAIN ? grain : MATMUL_GRAIN, matmul_part,
-             &job);
+    size_t least = job.x.rows < MANY ? MATMUL_GRAIN : MATMUL_GRAIN_MANY;
+    size_t grain = WORK_GRAIN / (width * job.x.rows + 1) / least * least;
+    pool_run(ops->pool, end - begin, grain > least ? grain : least, matmul_part, &job);
 }
 
 void ops_row(float *out, const struct tensor_view *w, size_t row)
