@@ -34,6 +34,8 @@
 #define BLOCK_KEYS ((size_t)8)
 #define BLOCK_KEYS_F16 ((size_t)16)
 #define FETCH_BYTES ((size_t)8192)
+/* Keys are asked for once more shortly before they are used: a fetch is lost when too many wait. */
+#define FETCH_AGAIN_BYTES ((size_t)2048)
 
 struct row {
     const float *q;
@@ -78,6 +80,13 @@ static ALWAYS_INLINE void fetch(const uint8_t *at, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i += CACHE_LINE)
         __builtin_prefetch(at + i, 0, 2);
+}
+
+static ALWAYS_INLINE void fetch_keys(const uint8_t *next, const uint8_t *keys, size_t bytes)
+{
+    fetch(next, bytes);
+    for (size_t i = 0; i < bytes; i += CACHE_LINE)
+        __builtin_prefetch(keys + FETCH_AGAIN_BYTES + i, 0, 3);
 }
 
 /* Bytes that are read one after the other. */
@@ -129,7 +138,8 @@ static ALWAYS_INLINE void score_floats(float *out, const struct row *rows, size_
         s[k] = floats_zero();
     for (; i + LANES <= d; i += LANES) {
         if (n < TILE_ROWS)
-            fetch(next + i * n_keys * bytes, LANES * n_keys * bytes);
+            fetch_keys(next + i * n_keys * bytes, keys + i * n_keys * bytes,
+                       LANES * n_keys * bytes);
         for (size_t k = 0; k < n_keys; k++) {
             floats key = floats_of(keys + (k * d + i) * bytes, type, true);
             for (size_t r = 0; r < n; r++)
@@ -156,7 +166,7 @@ static ALWAYS_INLINE void score_wholes(float *out, const struct row *rows, size_
         s[k] = wholes_zero();
     for (; i + WORDS <= d; i += WORDS) {
         if (n < TILE_ROWS)
-            fetch(next + i * n_keys, WORDS * n_keys);
+            fetch_keys(next + i * n_keys, keys + i * n_keys, WORDS * n_keys);
         for (size_t k = 0; k < n_keys; k++) {
             words key = words_of(keys + k * d + i, WORDS);
             for (size_t r = 0; r < n; r++)
