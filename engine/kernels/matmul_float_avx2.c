@@ -1,14 +1,27 @@
 /* Products with float32 activations, AVX2: eight fused partial sums a row, as matmul_float_c has
- * them; only the fused rounding differs. Four weight rows share the loads of one or two activation
- * rows; each pair of rows has its own sums, so their number changes nothing. */
+ * them; only the fused rounding differs. */
 #include "engine/kernels/math_avx2.h"
-#include "engine/kernels/sets.h"
-#include <string.h>
 
 #define LANES 8
-#define CHUNK 256 /* values made float32 at a time: a whole number of blocks of every type */
-#define TILE 4    /* weight rows */
-#define ROWS 16   /* activation rows that share them */
+#define AT_ONCE 2
+
+typedef __m256 floats;
+
+static ALWAYS_INLINE floats floats_first(const float *x, size_t n)
+{
+    return n >= LANES ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, tail_mask(n));
+}
+
+static ALWAYS_INLINE floats floats_add_product(floats sum, floats a, floats b)
+{
+    return _mm256_fmadd_ps(a, b, sum);
+}
+
+static ALWAYS_INLINE float floats_sum(floats v)
+{
+    return lanes_sum(v);
+}
+#include "engine/kernels/matmul_float_walk.h"
 
 static void f16_chunk(float *out, const uint8_t *in, size_t n)
 {
@@ -98,78 +111,15 @@ static void chunk(float *out, const struct quant_row *type, const uint8_t *in, s
     }
 }
 
-/* Add the products of n values: TILE weight rows, `rows` (1 or 2) activation rows. */
-static ALWAYS_INLINE void add_products(__m256 sum[][TILE], const float *const w[TILE],
-                                       const float *a, size_t stride, size_t n, size_t rows)
+static bool add_stored(floats sum[][TILE], enum dtype dtype, const uint8_t *const w[TILE],
+                       const float *a, size_t stride, size_t n, size_t rows)
 {
-    __m256 kept[2][TILE];
-    size_t i = 0;
-    for (size_t r = 0; r < rows; r++)
-        for (size_t t = 0; t < TILE; t++)
-            kept[r][t] = sum[r][t];
-    for (; i + LANES <= n; i += LANES)
-        for (size_t r = 0; r < rows; r++) {
-            __m256 x = _mm256_loadu_ps(a + r * stride + i);
-            for (size_t t = 0; t < TILE; t++)
-                kept[r][t] = _mm256_fmadd_ps(_mm256_loadu_ps(w[t] + i), x, kept[r][t]);
-        }
-    if (i < n) {
-        __m256i mask = tail_mask(n - i);
-        for (size_t r = 0; r < rows; r++) {
-            __m256 x = _mm256_maskload_ps(a + r * stride + i, mask);
-            for (size_t t = 0; t < TILE; t++)
-                kept[r][t] = _mm256_fmadd_ps(_mm256_maskload_ps(w[t] + i, mask), x, kept[r][t]);
-        }
-    }
-    for (size_t r = 0; r < rows; r++)
-        for (size_t t = 0; t < TILE; t++)
-            sum[r][t] = kept[r][t];
-}
-
-static void tile_rows(float *out, size_t stride, const struct weight_rows *w,
-                      const struct act_rows *x, size_t first, size_t rows)
-{
-    __m256 sum[ROWS][TILE];
-    float value[TILE][CHUNK];
-    const struct quant_row *type = w->type;
-
-    for (size_t r = 0; r < rows; r++)
-        for (size_t t = 0; t < TILE; t++)
-            sum[r][t] = _mm256_setzero_ps();
-    for (size_t j = 0; j < w->width; j += CHUNK) {
-        size_t n = w->width - j < CHUNK ? w->width - j : CHUNK;
-        const float *weights[TILE];
-        for (size_t t = 0; t < TILE; t++) { /* beyond the end: the last row again */
-            size_t i = w->begin + t < w->end ? w->begin + t : w->end - 1;
-            const uint8_t *in = (const uint8_t *)w->data + i * w->row_bytes +
-                                j / type->block_values * type->block_bytes;
-            weights[t] = value[t];
-            if (type->dtype == DTYPE_F32)
-                weights[t] = (const float *)(const void *)in;
-            else
-                chunk(value[t], type, in, n);
-        }
-        const float *a = x->x + first * x->width + j;
-        for (size_t r = 0; r < rows; r += 2)
-            if (rows - r >= 2)
-                add_products(&sum[r], weights, a + r * x->width, x->width, n, 2);
-            else
-                add_products(&sum[r], weights, a + r * x->width, x->width, n, 1);
-    }
-    for (size_t r = 0; r < rows; r++)
-        for (size_t t = 0; t < TILE && w->begin + t < w->end; t++)
-            out[(first + r) * stride + w->begin + t] = lanes_sum(sum[r][t]);
+    (void)sum, (void)dtype, (void)w, (void)a, (void)stride, (void)n, (void)rows;
+    return false;
 }
 
 void matmul_float_avx2(float *out, size_t stride, const struct weight_rows *w,
                        const struct act_rows *x)
 {
-    for (size_t begin = w->begin; begin < w->end; begin += TILE) {
-        struct weight_rows part = *w;
-        part.begin = begin;
-        part.end = w->end - begin < TILE ? w->end : begin + TILE;
-        for (size_t first = 0; first < x->rows; first += ROWS)
-            tile_rows(out, stride, &part, x, first,
-                      x->rows - first < ROWS ? x->rows - first : ROWS);
-    }
+    multiply(out, stride, w, x);
 }
