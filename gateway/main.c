@@ -1,6 +1,7 @@
 /* millrace-gateway: HTTP on one side, the stages on the other. */
 #include "engine/base/heap.h"
 #include "engine/base/log.h"
+#include "engine/base/schedule.h"
 #include "gateway/loop.h"
 #include "proto/link.h"
 #include <errno.h>
@@ -105,6 +106,7 @@ int main(int argc, char **argv)
     struct status st = {0};
 
     log_open("gateway", LOG_INFO);
+    schedule_at_once();
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0)
             return fputs(usage, stdout) < 0;

@@ -3,6 +3,7 @@
 #include "engine/base/heap.h"
 #include "engine/base/log.h"
 #include "engine/base/pool.h"
+#include "engine/base/schedule.h"
 #include "engine/model/drafter.h"
 #include "engine/model/hparams.h"
 #include "engine/model/kv.h"
@@ -166,9 +167,7 @@ bool infer_open(void **out_self, const struct stage_options *options, struct sta
     infer->crash_id = crash_id ? strtol(crash_id, NULL, 10) : -1;
     infer->slots = (size_t)settings.slots;
     infer->context = (size_t)settings.context;
-    /* Decoding takes every core for seconds: the gateway must get its turn before us. The threads
-     * of the pool inherit it. */
-    (void)!nice(5);
+    schedule_behind(); /* the gateway must get its turn before us and the threads of the pool */
     infer->pool = pool_new((size_t)settings.threads);
     if (settings.drafter[0] && (!weights_open(&infer->drafter_file, settings.drafter, st) ||
                                 !warm_files(infer->drafter_file, manifest, st)))

@@ -2,6 +2,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/heap.h"
 #include "engine/base/log.h"
+#include "engine/base/schedule.h"
 #include "services/stage/outbox.h"
 #include <assert.h>
 #include <signal.h>
@@ -301,6 +302,7 @@ int stage_main(const struct stage *stage, int argc, char **argv)
 
     (void)snprintf(process, sizeof process, "millrace-%s", stage->name);
     log_open(process, LOG_INFO);
+    schedule_at_once();
     outbox_init(box, stage);
     box->parent = getppid();
     if (!stage_settings_read(&box->settings, stage, &options, &st)) {
