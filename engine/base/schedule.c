@@ -1,7 +1,6 @@
 #include "engine/base/schedule.h"
 #include <linux/sched.h>
 #include <linux/sched/types.h>
-
 #include <stdint.h>
 #include <sys/syscall.h>
 #include <unistd.h>
