@@ -179,7 +179,7 @@ static void bench_prefill(struct bench *b, size_t depth)
     }
     double limit_sliding = 2.0 * HEADS * 256 * WINDOW * QUERIES / b->limits.products_per_s;
     double limit_full =
-        2.0 * HEADS * 512 * (double)(depth - QUERIES / 2) * QUERIES / b->limits.products_per_s;
+        2.0 * HEADS * 512 * ((double)depth - QUERIES / 2.0) * QUERIES / b->limits.products_per_s;
     printf("%zu tokens to %6zu: a sliding layer %6.2f ms, %.2f of the limit; a full layer %7.2f "
            "ms, %.2f\n",
            QUERIES, depth, sliding * 1e3, sliding / limit_sliding, full * 1e3, full / limit_full);

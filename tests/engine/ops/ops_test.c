@@ -448,8 +448,8 @@ static void test_attend_at_262144(void **state)
     struct pool *pool = pool_new(2);
     struct ops *one = ops_new(NULL, PRECISION_FAST), *two = ops_new(pool, PRECISION_FAST);
     const void **keys = heap_array(const void *, N), **values = heap_array(const void *, N);
-    float *x = random_floats(HEADS * D, 1.0f),
-          *page = random_floats(4 * ATTEND_PAGE_KEYS * D, 1.0f);
+    float *x = random_floats((size_t)HEADS * D, 1.0f),
+          *page = random_floats((size_t)4 * ATTEND_PAGE_KEYS * D, 1.0f);
     (void)state;
     for (size_t t = 0; t < 2; t++) {
         const struct quant_row *type = quant_find(dtypes[t]);
@@ -459,7 +459,7 @@ static void test_attend_at_262144(void **state)
         uint8_t *memory = heap_new(4, bytes);
         float out[HEADS * D], again[HEADS * D];
         double exact[ATTEND_HEAD_DIM_MAX];
-        type->from_f32(memory, page, 4 * ATTEND_PAGE_KEYS * D);
+        type->from_f32(memory, page, (size_t)4 * ATTEND_PAGE_KEYS * D);
         for (size_t p = 0; p < N; p++) {
             keys[p] = memory + p % 2 * bytes;
             values[p] = memory + (2 + p % 2) * bytes;
