@@ -4,6 +4,7 @@
 #include "engine/base/heap.h"
 #include "engine/base/pages.h"
 #include "engine/base/pool.h"
+#include "engine/base/schedule.h"
 #include "engine/base/status.h"
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -200,6 +202,25 @@ static void test_memory_ends_where_a_group_says(void **state)
     assert_true(pages_available_bytes() > 0);
 }
 
+/* Only the niceness can be asked for everywhere. In a child: it cannot be taken back. */
+static void test_who_computes_stands_behind(void **state)
+{
+    int how = -1, begin = getpriority(PRIO_PROCESS, 0);
+    int behind = begin + 10 < 19 ? begin + 10 : 19;
+
+    (void)state;
+    pid_t pid = fork();
+    if (pid == 0) {
+        schedule_at_once();
+        int first = getpriority(PRIO_PROCESS, 0);
+        schedule_behind();
+        _exit(first != begin ? 1 : getpriority(PRIO_PROCESS, 0) != behind ? 2 : 0);
+    }
+    assert_int_equal(waitpid(pid, &how, 0), pid);
+    assert_true(WIFEXITED(how));
+    assert_int_equal(WEXITSTATUS(how), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -211,6 +232,7 @@ int main(void)
         cmocka_unit_test(test_pool_covers_every_element_once),
         cmocka_unit_test(test_files_have_a_limit),
         cmocka_unit_test(test_memory_ends_where_a_group_says),
+        cmocka_unit_test(test_who_computes_stands_behind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
