@@ -50,7 +50,7 @@ static void pack_fields(const struct api_context *context, const struct chat_par
     fields_bool(&w, "stream", p->stream);
     fields_bool(&w, "include_usage", p->include_usage);
     fields_text(&w, "model", span_text(model));
-    fields_bool(&w, "thinking", p->thinking);
+    fields_bool(&w, "thinking", p->thinking.value);
     fields_bool(&w, "preserve_thinking", p->preserve_thinking);
     fields_int(&w, "image_budget", p->image_budget);
     if (p->video_budget > 0)
@@ -137,7 +137,7 @@ static void make_message(const struct api_context *context, const struct chat_pa
     buffer_clear(&packed);
     turns_pack(&turns->turns, &packed);
     add_blob(msg, "turns", BLOB_MSGPACK, release_blob_take(packed.data, packed.size));
-    if (params->tools && !params->without_tools)
+    if (params->tools && !span_is(params->tool_choice, "none"))
         add_blob(msg, "tools", BLOB_JSON, blob_copy(tools.data, tools.size));
     size_t n_media = chat_turns_media(turns, media);
     for (size_t i = 0; i < n_media; i++) {

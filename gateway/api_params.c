@@ -37,58 +37,30 @@ READ(read_model)
     return reader_text(r, value, &params->model);
 }
 
-/* A bool with a second one that says that it was given. */
-READ(read_enable)
+/* A struct said. */
+READ(read_said)
 {
-    ((struct chat_params *)into)->enable_given = true;
+    ((struct said *)((char *)into + row->offset))->given = true;
     return read_bool(r, value, row, into);
 }
 
-READ(read_thinking)
+/* Fields that say one of a few words; a struct span. */
+static const struct {
+    const char *key, *words;
+} word_fields[] = {
+    {"reasoning_effort", "none minimal low medium high xhigh"},
+    {"tool_choice", "auto none"},
+    {"service_tier", "auto default"},
+    {"verbosity", "medium"},
+};
+
+READ(read_word)
 {
-    ((struct chat_params *)into)->thinking_given = true;
-    return read_bool(r, value, row, into);
-}
+    size_t i = 0;
 
-static bool one_of(struct reader *r, const json_t *value, const char *const *words, size_t n,
-                   size_t *out)
-{
-    struct span text;
-
-    if (!reader_text(r, value, &text))
-        return false;
-    for (*out = 0; *out < n; ++*out)
-        if (span_is(text, words[*out]))
-            return true;
-    return reader_refuse(r, STATUS_UNSUPPORTED, "this value is not supported");
-}
-
-READ(read_effort)
-{
-    static const char *const words[] = {"none", "minimal", "low", "medium", "high", "xhigh"};
-    struct chat_params *params = into;
-    size_t which;
-
-    (void)row;
-    if (!one_of(r, value, words, sizeof words / sizeof *words, &which))
-        return false;
-    params->effort_given = true;
-    params->effort = which > 0;
-    return true;
-}
-
-READ(read_tool_choice)
-{
-    static const char *const words[] = {"auto", "none"};
-    size_t which;
-
-    (void)row;
-    if (!json_is_string(value))
-        return reader_refuse(r, STATUS_UNSUPPORTED, "only auto and none are supported");
-    if (!one_of(r, value, words, 2, &which))
-        return false;
-    ((struct chat_params *)into)->without_tools = which == 1;
-    return true;
+    while (strcmp(word_fields[i].key, row->key) != 0)
+        i++;
+    return reader_word(r, value, word_fields[i].words, (struct span *)((char *)into + row->offset));
 }
 
 READ(read_tools)
@@ -148,7 +120,7 @@ READ(read_stream_options)
 READ(read_template_options)
 {
     static const struct reader_row rows[] = {
-        {"enable_thinking", read_enable, offsetof(struct chat_params, enable), 0, 0},
+        {"enable_thinking", read_said, offsetof(struct chat_params, enable), 0, 0},
         {"preserve_thinking", read_bool, offsetof(struct chat_params, preserve_thinking), 0, 0},
     };
 
@@ -173,7 +145,7 @@ READ(read_budget)
 READ(read_own_options)
 {
     static const struct reader_row rows[] = {
-        {"thinking", read_thinking, offsetof(struct chat_params, thinking), 0, 0},
+        {"thinking", read_said, offsetof(struct chat_params, thinking), 0, 0},
         {"preserve_thinking", read_bool, offsetof(struct chat_params, preserve_thinking), 0, 0},
         {"image_budget", read_budget, offsetof(struct chat_params, image_budget), 1, 4096},
         {"video_budget", read_budget, offsetof(struct chat_params, video_budget), 1, 4096},
@@ -198,48 +170,21 @@ READ(read_own_options)
 
 READ(read_response_format)
 {
-    static const char *const words[] = {"text"};
     const json_t *type = json_object_get(value, "type");
-    size_t which;
 
     (void)row;
-    (void)into;
     if (!json_is_object(value) || json_object_size(value) != 1 || !type)
         return reader_refuse(r, STATUS_UNSUPPORTED, "only {\"type\":\"text\"} is supported");
     (void)reader_enter(r, "type");
-    return one_of(r, type, words, 1, &which);
+    return reader_word(r, type, "text", &((struct chat_params *)into)->ignored);
 }
 
 READ(read_modalities)
 {
-    static const char *const words[] = {"text"};
-    size_t which;
-
     (void)row;
-    (void)into;
     if (json_array_size(value) != 1)
         return reader_refuse(r, STATUS_UNSUPPORTED, "only [\"text\"] is supported");
-    return one_of(r, json_array_get(value, 0), words, 1, &which);
-}
-
-READ(read_service_tier)
-{
-    static const char *const words[] = {"auto", "default"};
-    size_t which;
-
-    (void)row;
-    (void)into;
-    return one_of(r, value, words, 2, &which);
-}
-
-READ(read_verbosity)
-{
-    static const char *const words[] = {"medium"};
-    size_t which;
-
-    (void)row;
-    (void)into;
-    return one_of(r, value, words, 1, &which);
+    return reader_word(r, json_array_get(value, 0), "text", &((struct chat_params *)into)->ignored);
 }
 
 READ(read_true)
@@ -285,9 +230,9 @@ static const struct reader_row rows[] = {
     {"seed",                  read_integer, AT(seed), -9007199254740992.0, 9007199254740992.0},
     {"stop",                  read_stop, 0, 0, 0},
     {"tools",                 read_tools, 0, 0, 0},
-    {"tool_choice",           read_tool_choice, 0, 0, 0},
+    {"tool_choice",           read_word, AT(tool_choice), 0, 0},
     {"parallel_tool_calls",   read_true, 0, 0, 0},
-    {"reasoning_effort",      read_effort, 0, 0, 0},
+    {"reasoning_effort",      read_word, AT(effort), 0, 0},
     {"chat_template_kwargs",  read_template_options, 0, 0, 0},
     {"millrace",              read_own_options, 0, 0, 0},
     {"response_format",       read_response_format, 0, 0, 0},
@@ -298,8 +243,8 @@ static const struct reader_row rows[] = {
     {"logprobs",              read_false, 0, 0, 0},
     {"top_logprobs",          read_integer, AT(top_logprobs), 0, 0},
     {"modalities",            read_modalities, 0, 0, 0},
-    {"verbosity",             read_verbosity, 0, 0, 0},
-    {"service_tier",          read_service_tier, 0, 0, 0},
+    {"verbosity",             read_word, AT(ignored), 0, 0},
+    {"service_tier",          read_word, AT(ignored), 0, 0},
     {"store",                 read_false, 0, 0, 0},
     {"metadata",              read_metadata, 0, 0, 0},
     {"user",                  read_text, AT(ignored), 0, 512},
@@ -318,8 +263,10 @@ static bool settle(struct reader *r, struct chat_params *params)
     if (params->max_completion_tokens > 0)
         params->max_tokens = params->max_completion_tokens;
     /* Own word first, then the template's, then OpenAI's coarse one. */
-    if (!params->thinking_given)
-        params->thinking = params->enable_given ? params->enable : params->effort;
+    if (!params->thinking.given)
+        params->thinking.value = params->enable.given
+                                     ? params->enable.value
+                                     : params->effort.size > 0 && !span_is(params->effort, "none");
     if (params->include_usage && !params->stream) {
         (void)reader_enter(r, "stream_options");
         return reader_refuse(r, STATUS_INVALID, "is only for stream: true");

@@ -5,12 +5,16 @@
 
 #define CHAT_STOPS_MAX 8
 
-/* What was asked; -1 and NAN: not said. */
+struct said {
+    bool value, given;
+};
+
+/* What was asked; -1, NAN and an empty span: not said. */
 struct chat_params {
-    struct span model;
+    struct span model, effort, tool_choice;
     const json_t *messages;
-    bool stream, include_usage, tools, without_tools;
-    bool effort_given, effort, enable_given, enable, thinking_given, thinking, preserve_thinking;
+    bool stream, include_usage, tools, preserve_thinking;
+    struct said enable, thinking;
     int64_t max_tokens, max_completion_tokens, top_k, seed, n, top_logprobs;
     int64_t image_budget, video_budget, video_frames_max, video_sound_s;
     double temperature, top_p, min_p, video_fps;

@@ -4,14 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PART_KINDS (TURN_AUDIO + 1)
+
 /* A message while it is read. */
 struct message {
     struct span role, name, tool_call_id, reasoning;
     const json_t *content, *calls;
 };
 struct part {
-    struct span type, text;
-    const json_t *image_url, *video_url, *input_audio;
+    struct span type;
+    const json_t *of[PART_KINDS]; /* what it holds, by its kind */
 };
 
 void chat_turns_clear(struct chat_turns *turns)
@@ -36,22 +38,38 @@ static bool keep_value(struct reader *r, const json_t *value, const struct reade
     {                                                                                              \
 #name, read_text, offsetof(struct struct_type, name), low, high                            \
     }
-#define ROW_ANY_TEXT(struct_type, name)                                                            \
-    {                                                                                              \
-#name, read_text, offsetof(struct struct_type, name), 0, BODY_TEXT_BYTES_MAX               \
-    }
 
 /* ---- media ---- */
 
-/* Of a picture or a video. */
-struct media_url {
-    const json_t *url;
-    struct span detail;
+struct medium {
+    const json_t *bytes;
+    struct span said; /* checked and let go */
 };
-struct input_audio {
-    const json_t *data;
-    struct span format;
+
+static bool read_detail(struct reader *r, const json_t *value, const struct reader_row *row,
+                        void *into)
+{
+    (void)row;
+    return reader_word(r, value, "auto low high", &((struct medium *)into)->said);
+}
+
+#define MEDIUM(field) offsetof(struct medium, field)
+// clang-format off
+/* By kind: the word for it, which also names its field; and of a medium, what that field holds. */
+static const struct {
+    const char *word;
+    struct reader_row rows[2];
+    size_t n_rows;
+    const char *mime; /* of the data: URL that is wanted */
+} kinds[PART_KINDS] = {
+    [TURN_TEXT] = {"text", {{0}}, 0, NULL},
+    [TURN_IMAGE] = {"image_url", {{"url", keep_value, MEDIUM(bytes), 0, 0},
+                                  {"detail", read_detail, 0, 0, 0}}, 2, "image"},
+    [TURN_VIDEO] = {"video_url", {{"url", keep_value, MEDIUM(bytes), 0, 0}}, 1, "video"},
+    [TURN_AUDIO] = {"input_audio", {{"data", keep_value, MEDIUM(bytes), 0, 0},
+                                    {"format", read_text, MEDIUM(said), 1, 32}}, 2, "audio"},
 };
+// clang-format on
 
 /* The place of a medium that body.c has decoded. kind: of the data: URL that is wanted. */
 static bool take_medium(struct reader *r, const json_t *value, const char *key, const char *kind,
@@ -77,63 +95,12 @@ static bool take_medium(struct reader *r, const json_t *value, const char *key, 
     return reader_refuse(r, STATUS_INVALID, "must be data:%s/...;base64,...", kind);
 }
 
-static bool read_image_part(struct reader *r, const struct part *part, size_t *out_medium)
+static bool read_medium(struct reader *r, const json_t *value, size_t kind, size_t *out)
 {
-    static const struct reader_row rows[] = {
-        {"url", keep_value, offsetof(struct media_url, url), 0, 0},
-        ROW_TEXT(media_url, detail, 1, 16),
-    };
-    struct media_url image = {0};
-    size_t mark = reader_enter(r, "image_url");
+    struct medium medium = {0};
 
-    if (!part->image_url)
-        return reader_refuse(r, STATUS_INVALID, "is missing");
-    if (!reader_object(r, part->image_url, rows, sizeof rows / sizeof *rows, &image))
-        return false;
-    if (image.detail.size && !span_is(image.detail, "auto") && !span_is(image.detail, "low") &&
-        !span_is(image.detail, "high")) {
-        (void)reader_enter(r, "detail");
-        return reader_refuse(r, STATUS_INVALID, "must be auto, low or high");
-    }
-    if (!take_medium(r, image.url, "url", "image", out_medium))
-        return false;
-    reader_leave(r, mark);
-    return true;
-}
-
-static bool read_video_part(struct reader *r, const struct part *part, size_t *out_medium)
-{
-    static const struct reader_row rows[] = {
-        {"url", keep_value, offsetof(struct media_url, url), 0, 0},
-    };
-    struct media_url video = {0};
-    size_t mark = reader_enter(r, "video_url");
-
-    if (!part->video_url)
-        return reader_refuse(r, STATUS_INVALID, "is missing");
-    if (!reader_object(r, part->video_url, rows, sizeof rows / sizeof *rows, &video) ||
-        !take_medium(r, video.url, "url", "video", out_medium))
-        return false;
-    reader_leave(r, mark);
-    return true;
-}
-
-static bool read_audio_part(struct reader *r, const struct part *part, size_t *out_medium)
-{
-    static const struct reader_row rows[] = {
-        {"data", keep_value, offsetof(struct input_audio, data), 0, 0},
-        ROW_TEXT(input_audio, format, 1, 32),
-    };
-    struct input_audio audio = {0};
-    size_t mark = reader_enter(r, "input_audio");
-
-    if (!part->input_audio)
-        return reader_refuse(r, STATUS_INVALID, "is missing");
-    if (!reader_object(r, part->input_audio, rows, sizeof rows / sizeof *rows, &audio) ||
-        !take_medium(r, audio.data, "data", "audio", out_medium))
-        return false;
-    reader_leave(r, mark);
-    return true;
+    return reader_object(r, value, kinds[kind].rows, kinds[kind].n_rows, &medium) &&
+           take_medium(r, medium.bytes, kinds[kind].rows[0].key, kinds[kind].mime, out);
 }
 
 /* ---- parts ---- */
@@ -151,46 +118,38 @@ static bool read_part(struct reader *r, const json_t *value, bool media_allowed,
 {
     static const struct reader_row rows[] = {
         ROW_TEXT(part, type, 1, 32),
-        ROW_ANY_TEXT(part, text),
-        {"image_url", keep_value, offsetof(struct part, image_url), 0, 0},
-        {"video_url", keep_value, offsetof(struct part, video_url), 0, 0},
-        {"input_audio", keep_value, offsetof(struct part, input_audio), 0, 0},
+        {"text", keep_value, offsetof(struct part, of[TURN_TEXT]), 0, 0},
+        {"image_url", keep_value, offsetof(struct part, of[TURN_IMAGE]), 0, 0},
+        {"video_url", keep_value, offsetof(struct part, of[TURN_VIDEO]), 0, 0},
+        {"input_audio", keep_value, offsetof(struct part, of[TURN_AUDIO]), 0, 0},
     };
     struct part part = {0};
-    size_t medium = 0;
+    struct span text = {0};
+    size_t kind = PART_KINDS, held = 0, medium = 0;
 
     if (!reader_object(r, value, rows, sizeof rows / sizeof *rows, &part))
         return false;
-    bool is_text = span_is(part.type, "text");
-    bool is_image = span_is(part.type, "image_url");
-    bool is_video = span_is(part.type, "video_url");
-    bool is_audio = span_is(part.type, "input_audio");
-    if ((part.text.data && !is_text) || (part.image_url && !is_image) ||
-        (part.video_url && !is_video) || (part.input_audio && !is_audio) ||
-        (!is_text && !is_image && !is_video && !is_audio)) {
+    for (size_t i = 0; i < PART_KINDS; i++) {
+        held += part.of[i] != NULL;
+        if (span_is(part.type, kinds[i].word))
+            kind = i;
+    }
+    if (kind == PART_KINDS || held > (part.of[kind] != NULL)) {
         (void)reader_enter(r, "type");
         return reader_refuse(r, STATUS_INVALID,
                              "must be text, image_url, video_url or input_audio, with the field of "
                              "that name and no other");
     }
-    if (is_text && !part.text.data) {
-        (void)reader_enter(r, "text");
-        return reader_refuse(r, STATUS_INVALID, "is missing");
-    }
-    if (!is_text && !media_allowed)
+    if (kind != TURN_TEXT && !media_allowed)
         return reader_refuse(r, STATUS_INVALID, "only text can stand in a message of this role");
-    if (is_image && !read_image_part(r, &part, &medium))
+    size_t mark = reader_enter(r, kinds[kind].word);
+    if (!part.of[kind])
+        return reader_refuse(r, STATUS_INVALID, "is missing");
+    if (!(kind == TURN_TEXT ? reader_text(r, part.of[kind], &text)
+                            : read_medium(r, part.of[kind], kind, &medium)))
         return false;
-    if (is_video && !read_video_part(r, &part, &medium))
-        return false;
-    if (is_audio && !read_audio_part(r, &part, &medium))
-        return false;
-    add_part(out,
-             is_text    ? TURN_TEXT
-             : is_image ? TURN_IMAGE
-             : is_video ? TURN_VIDEO
-                        : TURN_AUDIO,
-             part.text, medium);
+    reader_leave(r, mark);
+    add_part(out, (enum turn_part_kind)kind, text, medium);
     return true;
 }
 

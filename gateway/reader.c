@@ -126,6 +126,23 @@ bool reader_text(struct reader *r, const json_t *value, struct span *out)
     return true;
 }
 
+bool reader_word(struct reader *r, const json_t *value, const char *words, struct span *out)
+{
+    struct span text = {0};
+
+    if (json_is_string(value) && !reader_text(r, value, &text))
+        return false;
+    for (const char *word = words; *word; word += strspn(word, " ")) {
+        size_t n = strcspn(word, " ");
+        if (text.size == n && memcmp(text.data, word, n) == 0) {
+            *out = text;
+            return true;
+        }
+        word += n;
+    }
+    return reader_refuse(r, STATUS_UNSUPPORTED, "must be one of: %s", words);
+}
+
 bool read_text(struct reader *r, const json_t *value, const struct reader_row *row, void *into)
 {
     struct span text = {0};

@@ -49,3 +49,6 @@ bool read_nothing(struct reader *r, const json_t *value, const struct reader_row
 
 /* A string value as text, whatever it stands for in the skeleton; refuses all else. */
 MUST_CHECK bool reader_text(struct reader *r, const json_t *value, struct span *out);
+/* The same, one of these words, which stand apart by blanks. */
+MUST_CHECK bool reader_word(struct reader *r, const json_t *value, const char *words,
+                            struct span *out);
