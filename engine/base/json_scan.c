@@ -139,7 +139,7 @@ bool json_scan_word(struct json_scan *json, const char *word, struct status *st)
     return true;
 }
 
-bool json_scan_open(struct json_scan *json, int opener, struct status *st)
+static bool enter(struct json_scan *json, int opener, struct status *st)
 {
     if (json_scan_peek(json) != opener)
         return json_scan_refuse(
@@ -152,23 +152,25 @@ bool json_scan_open(struct json_scan *json, int opener, struct status *st)
     return true;
 }
 
-bool json_scan_next(struct json_scan *json, int closer, bool *first, bool *more, struct status *st)
+bool json_scan_next(struct json_scan *json, int opener, struct json_walk *walk, struct status *st)
 {
+    if (!walk->begun && !enter(json, opener, st))
+        return false;
     const int c = json_scan_peek(json);
-    *more = c != closer;
-    if (!*more) {
+    if (c == (opener == '{' ? '}' : ']')) {
         json->at++;
         json->depth--;
-        return true;
+        walk->ended = true;
+        return false;
     }
-    if (!*first) {
+    if (walk->begun) {
         if (c != ',')
             return json_scan_refuse(
-                json, closer == '}' ? "',' or '}' was expected" : "',' or ']' was expected", st);
+                json, opener == '{' ? "',' or '}' was expected" : "',' or ']' was expected", st);
         json->at++;
         (void)json_scan_peek(json);
     }
-    *first = false;
+    walk->begun = true;
     return true;
 }
 
@@ -182,6 +184,15 @@ bool json_scan_key(struct json_scan *json, struct buffer *out, struct status *st
     return true;
 }
 
+bool json_scan_member(struct json_scan *json, struct json_walk *walk, struct buffer *name,
+                      struct status *st)
+{
+    if (!json_scan_next(json, '{', walk, st))
+        return false;
+    buffer_reset(name);
+    return json_scan_key(json, name, st);
+}
+
 /* Over a string: escapes are checked, nothing is kept. */
 static bool skip_string(struct json_scan *json, struct buffer *scratch, struct status *st)
 {
@@ -193,9 +204,7 @@ static bool skip_string(struct json_scan *json, struct buffer *scratch, struct s
 static bool skip_value(struct json_scan *json, struct buffer *scratch, struct status *st)
 {
     const int c = json_scan_peek(json);
-    const int closer = c == '{' ? '}' : ']';
-    bool first = true;
-    bool more = true;
+    struct json_walk walk = {0};
     struct span number;
     switch (c) {
     case '"':
@@ -208,17 +217,11 @@ static bool skip_value(struct json_scan *json, struct buffer *scratch, struct st
         return json_scan_word(json, "null", st);
     case '{':
     case '[':
-        if (!json_scan_open(json, c, st))
-            return false;
-        for (;;) {
-            if (!json_scan_next(json, closer, &first, &more, st))
+        while (c == '{' ? json_scan_member(json, &walk, scratch, st)
+                        : json_scan_next(json, c, &walk, st))
+            if (!skip_value(json, scratch, st))
                 return false;
-            if (!more)
-                return true;
-            buffer_reset(scratch);
-            if ((c == '{' && !json_scan_key(json, scratch, st)) || !skip_value(json, scratch, st))
-                return false;
-        }
+        return walk.ended;
     default:
         return json_scan_number(json, &number, st);
     }

@@ -35,14 +35,20 @@ MUST_CHECK bool json_scan_skip(struct json_scan *json, struct status *st);
 /* Only white space may follow. */
 MUST_CHECK bool json_scan_end(struct json_scan *json, struct status *st);
 
-/* Walk an array or object: json_scan_open with '[' or '{', then json_scan_next as long as it leaves
- * *more true, reading one value (of an object: json_scan_key, then the value) after each. `first`
- * starts true and is kept by json_scan_next. */
-MUST_CHECK bool json_scan_open(struct json_scan *json, int opener, struct status *st);
-MUST_CHECK bool json_scan_next(struct json_scan *json, int closer, bool *first, bool *more,
+/* A walk through an array or object; starts zeroed. */
+struct json_walk {
+    bool begun;
+    bool ended; /* all was read */
+};
+/* True while another element, or member of an object, stands there: it is read next. opener: '[' or
+ * '{'. After false walk->ended tells the end from a failure. */
+MUST_CHECK bool json_scan_next(struct json_scan *json, int opener, struct json_walk *walk,
                                struct status *st);
-/* A member's name and its colon. */
+/* A member's name, which is appended to `out`, and its colon. */
 MUST_CHECK bool json_scan_key(struct json_scan *json, struct buffer *out, struct status *st);
+/* Both of an object. The name takes the place of what `name` held. */
+MUST_CHECK bool json_scan_member(struct json_scan *json, struct json_walk *walk,
+                                 struct buffer *name, struct status *st);
 
 /* A whole number that fits; false: it is none. */
 bool json_scan_u64(struct span number, uint64_t *out);

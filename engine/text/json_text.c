@@ -117,21 +117,14 @@ static void drop_repeated(struct json_value *object)
 }
 
 /* What stands between the brackets, and both of them. */
-static bool read_items(struct reader *r, struct json_value *value, int opener, int closer)
+static bool read_items(struct reader *r, struct json_value *value, int opener)
 {
     struct json_value **link = &value->first;
-    bool first = true;
-    bool more = true;
-    if (!json_scan_open(&r->json, opener, r->st))
-        return false;
-    for (;;) {
+    struct json_walk walk = {0};
+    while (json_scan_next(&r->json, opener, &walk, r->st)) {
         struct span name = span_of(NULL, 0);
-        if (!json_scan_next(&r->json, closer, &first, &more, r->st))
-            return false;
-        if (!more)
-            return true;
         const size_t start = r->out->strings.size;
-        if (closer == '}') {
+        if (opener == '{') {
             if (!json_scan_key(&r->json, &r->out->strings, r->st))
                 return false;
             name = span_of(r->out->strings.data + start, r->out->strings.size - start);
@@ -142,6 +135,7 @@ static bool read_items(struct reader *r, struct json_value *value, int opener, i
         link = &(*link)->next;
         value->n++;
     }
+    return walk.ended;
 }
 
 static bool read_value(struct reader *r, struct json_value **out)
@@ -168,7 +162,7 @@ static bool read_value(struct reader *r, struct json_value **out)
     case '{':
     case '[':
         value->kind = c == '{' ? JSON_TEXT_OBJECT : JSON_TEXT_ARRAY;
-        if (!read_items(r, value, c, c == '{' ? '}' : ']'))
+        if (!read_items(r, value, c))
             return false;
         if (c == '{' && value->n > 1)
             drop_repeated(value);

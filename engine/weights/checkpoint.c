@@ -14,24 +14,19 @@ struct suppressed {
 
 static bool read_ids(struct suppressed *out, struct json_scan *json, struct status *st)
 {
-    bool first = true, more = true;
+    struct json_walk walk = {0};
 
     *out = (struct suppressed){.given = true};
-    if (!json_scan_open(json, '[', st))
-        return false;
-    for (;;) {
+    while (json_scan_next(json, '[', &walk, st)) {
         struct span number;
         uint64_t id;
-        if (!json_scan_next(json, ']', &first, &more, st))
-            return false;
-        if (!more)
-            return true;
         if (!json_scan_number(json, &number, st))
             return false;
         if (!json_scan_u64(number, &id) || id > INT32_MAX || out->n == SUPPRESSED_MAX)
             return status_fail(st, STATUS_CORRUPT, "at most %d ids are wanted", SUPPRESSED_MAX);
         out->ids[out->n++] = (int32_t)id;
     }
+    return walk.ended;
 }
 
 static bool read_generation(struct weights *w, struct span text, struct status *st)
@@ -39,22 +34,17 @@ static bool read_generation(struct weights *w, struct span text, struct status *
     struct json_scan json = {.text = text};
     struct suppressed suppressed = {0};
     struct buffer name = {0};
-    bool first = true, more = true;
-    bool ok = json_scan_open(&json, '{', st);
+    struct json_walk walk = {0};
+    bool ok = true;
 
-    while (ok) {
-        ok = json_scan_next(&json, '}', &first, &more, st);
-        if (!ok || !more)
-            break;
-        buffer_reset(&name);
-        ok = json_scan_key(&json, &name, st);
-        if (ok && span_is(buffer_span(&name), "suppress_tokens") && json_scan_peek(&json) == '[')
+    while (ok && json_scan_member(&json, &walk, &name, st)) {
+        if (span_is(buffer_span(&name), "suppress_tokens") && json_scan_peek(&json) == '[')
             ok = read_ids(&suppressed, &json, st) || status_wrap(st, "suppress_tokens");
         else
-            ok = ok && json_scan_skip(&json, st);
+            ok = json_scan_skip(&json, st);
     }
     buffer_clear(&name);
-    ok = ok && json_scan_end(&json, st);
+    ok = ok && walk.ended && json_scan_end(&json, st);
     if (ok && suppressed.given)
         weights_add_array(w, "tokenizer.ggml.suppress_tokens", VALUE_I32, suppressed.n,
                           suppressed.ids, suppressed.n * sizeof *suppressed.ids);

@@ -190,17 +190,10 @@ static bool read_field(struct config *c, struct json_scan *json, enum field fiel
 
 static bool read_layer_types(struct config *c, struct json_scan *json)
 {
-    bool first = true;
-    bool more = true;
+    struct json_walk walk = {0};
 
     c->n_layer_types = 0;
-    if (!json_scan_open(json, '[', c->st))
-        return status_wrap(c->st, "layer_types");
-    for (;;) {
-        if (!json_scan_next(json, ']', &first, &more, c->st))
-            return false;
-        if (!more)
-            return true;
+    while (json_scan_next(json, '[', &walk, c->st)) {
         buffer_reset(&c->text);
         if (!json_scan_string(json, &c->text, c->st))
             return status_wrap(c->st, "layer_types");
@@ -214,6 +207,7 @@ static bool read_layer_types(struct config *c, struct json_scan *json)
                                CHECKPOINT_LAYERS_MAX);
         c->sliding[c->n_layer_types++] = sliding;
     }
+    return walk.ended || status_wrap(c->st, "layer_types");
 }
 
 /* The fields of an object whose path is in c->path, and of those in it. */
@@ -221,19 +215,11 @@ static bool read_object(struct config *c, struct json_scan *json)
 {
     static const char text_config[] = "text_config.";
     const size_t outer = c->path.size;
-    bool first = true;
-    bool more = true;
+    struct json_walk walk = {0};
 
-    if (!json_scan_open(json, '{', c->st))
-        return false;
-    for (;;) {
-        if (!json_scan_next(json, '}', &first, &more, c->st))
-            return false;
-        if (!more)
-            return true;
+    while (json_scan_member(json, &walk, &c->text, c->st)) {
         c->path.size = outer;
-        if (!json_scan_key(json, &c->path, c->st))
-            return false;
+        buffer_append(&c->path, c->text.data, c->text.size);
         struct span path = buffer_span(&c->path);
         bool nested = path.size > sizeof text_config &&
                       memcmp(path.data, text_config, sizeof text_config - 1) == 0;
@@ -256,6 +242,7 @@ static bool read_object(struct config *c, struct json_scan *json)
         if (!ok)
             return false;
     }
+    return walk.ended;
 }
 
 /* ---- checking ---- */

@@ -98,32 +98,23 @@ typedef bool read_part(struct tokenizer_file *f, struct json_scan *json, struct 
 static bool walk_object(struct tokenizer_file *f, struct json_scan *json, read_part *read)
 {
     struct buffer name = {0};
-    bool first = true, more = true;
-    bool ok = json_scan_open(json, '{', f->st);
+    struct json_walk walk = {0};
+    bool ok = true;
 
-    while (ok) {
-        ok = json_scan_next(json, '}', &first, &more, f->st);
-        if (!ok || !more)
-            break;
-        buffer_reset(&name);
-        ok = json_scan_key(json, &name, f->st) && read(f, json, buffer_span(&name));
-    }
+    while (ok && json_scan_member(json, &walk, &name, f->st))
+        ok = read(f, json, buffer_span(&name));
     buffer_clear(&name);
-    return ok;
+    return ok && walk.ended;
 }
 
 static bool walk_array(struct tokenizer_file *f, struct json_scan *json, read_part *read)
 {
-    bool first = true, more = true;
-    bool ok = json_scan_open(json, '[', f->st);
+    struct json_walk walk = {0};
 
-    while (ok) {
-        ok = json_scan_next(json, ']', &first, &more, f->st);
-        if (!ok || !more)
-            break;
-        ok = read(f, json, span_of(NULL, 0));
-    }
-    return ok;
+    while (json_scan_next(json, '[', &walk, f->st))
+        if (!read(f, json, span_of(NULL, 0)))
+            return false;
+    return walk.ended;
 }
 
 static bool read_vocabulary(struct tokenizer_file *f, struct json_scan *json, struct span name)
@@ -142,20 +133,18 @@ static bool read_merge_text(struct tokenizer_file *f, struct json_scan *json)
 /* A merge as ["left", "right"]. */
 static bool read_merge_pair(struct tokenizer_file *f, struct json_scan *json)
 {
-    bool first = true, more = true;
+    struct json_walk walk = {0};
     size_t n = 0;
-    bool ok = json_scan_open(json, '[', f->st);
 
-    while (ok) {
-        ok = json_scan_next(json, ']', &first, &more, f->st);
-        if (!ok || !more)
-            break;
+    while (json_scan_next(json, '[', &walk, f->st)) {
         if (n == 1)
             buffer_append_byte(&f->merges, ' ');
-        ok = n++ < 2 ? json_scan_string(json, &f->merges, f->st)
-                     : json_scan_refuse(json, "two pieces were expected", f->st);
+        if (n++ == 2)
+            return json_scan_refuse(json, "two pieces were expected", f->st);
+        if (!json_scan_string(json, &f->merges, f->st))
+            return false;
     }
-    return ok && (n == 2 || json_scan_refuse(json, "two pieces were expected", f->st));
+    return walk.ended && (n == 2 || json_scan_refuse(json, "two pieces were expected", f->st));
 }
 
 static bool read_merge(struct tokenizer_file *f, struct json_scan *json, struct span name)
@@ -213,29 +202,25 @@ static bool read_added(struct tokenizer_file *f, struct json_scan *json, struct 
 {
     struct added added = {.f = f};
     struct buffer name = {0};
-    bool first = true, more = true;
-    bool ok = json_scan_open(json, '{', f->st);
+    struct json_walk walk = {0};
+    bool ok = true;
 
     (void)none;
     buffer_reset(&f->text);
-    while (ok) {
-        ok = json_scan_next(json, '}', &first, &more, f->st);
-        if (!ok || !more)
-            break;
-        buffer_reset(&name);
-        ok = json_scan_key(json, &name, f->st);
-        if (ok && span_is(buffer_span(&name), "id")) {
+    while (ok && json_scan_member(json, &walk, &name, f->st)) {
+        if (span_is(buffer_span(&name), "id")) {
             ok = read_id(json, &added.id, f->st);
             added.has_id = ok;
-        } else if (ok && span_is(buffer_span(&name), "content")) {
+        } else if (span_is(buffer_span(&name), "content")) {
             buffer_reset(&f->text);
             ok = json_scan_string(json, &f->text, f->st);
             added.has_content = ok;
-        } else if (ok) {
+        } else {
             ok = json_scan_skip(json, f->st);
         }
     }
     buffer_clear(&name);
+    ok = ok && walk.ended;
     if (ok && !(added.has_id && added.has_content))
         ok = json_scan_refuse(json, "a token with id and content was expected", f->st);
     int32_t type = TYPE_CONTROL;

@@ -51,21 +51,15 @@ static bool read_number(struct json_scan *json, const char *field, uint64_t *out
 static bool read_numbers(struct json_scan *json, const char *field, size_t max, uint64_t *out,
                          size_t *out_n, struct status *st)
 {
-    bool first = true;
-    bool more = true;
+    struct json_walk walk = {0};
     *out_n = 0;
-    if (!json_scan_open(json, '[', st))
-        return status_wrap(st, "%s", field);
-    for (;;) {
-        if (!json_scan_next(json, ']', &first, &more, st))
-            return status_wrap(st, "%s", field);
-        if (!more)
-            return true;
+    while (json_scan_next(json, '[', &walk, st)) {
         if (*out_n == max)
             return status_fail(st, STATUS_CORRUPT, "%s: more than %zu numbers", field, max);
         if (!read_number(json, field, &out[(*out_n)++], st))
             return false;
     }
+    return walk.ended || status_wrap(st, "%s", field);
 }
 
 static bool read_dtype(struct reader *r, struct json_scan *json, struct tensor_view *t)
@@ -107,20 +101,10 @@ static bool read_entry(struct reader *r, struct json_scan *json, struct tensor_v
 {
     uint64_t shape[WEIGHTS_DIMS_MAX], offsets[2];
     size_t n_shape = SIZE_MAX, n_offsets = 0;
-    bool first = true;
-    bool more = true;
+    struct json_walk walk = {0};
 
-    if (!json_scan_open(json, '{', r->st))
-        return false;
-    for (;;) {
+    while (json_scan_member(json, &walk, &r->text, r->st)) {
         bool ok;
-        if (!json_scan_next(json, '}', &first, &more, r->st))
-            return false;
-        if (!more)
-            break;
-        buffer_reset(&r->text);
-        if (!json_scan_key(json, &r->text, r->st))
-            return false;
         if (span_is(buffer_span(&r->text), "dtype"))
             ok = read_dtype(r, json, t);
         else if (span_is(buffer_span(&r->text), "shape"))
@@ -132,6 +116,8 @@ static bool read_entry(struct reader *r, struct json_scan *json, struct tensor_v
         if (!ok)
             return false;
     }
+    if (!walk.ended)
+        return false;
     if (!t->type || n_shape == SIZE_MAX || n_offsets != 2)
         return status_fail(r->st, STATUS_CORRUPT, "%s is missing",
                            !t->type              ? "dtype"
@@ -231,26 +217,15 @@ static bool place_tensors(struct reader *r, size_t first, const uint8_t *data, s
 static bool read_header(struct reader *r, struct span header, size_t first)
 {
     struct json_scan json = {.text = header};
-    bool start = true;
-    bool more = true;
+    struct json_walk walk = {0};
 
     if (utf8_valid_prefix(header.data, header.size) != header.size)
         return status_fail(r->st, STATUS_CORRUPT, "header: not UTF-8");
-    if (!json_scan_open(&json, '{', r->st))
-        return status_wrap(r->st, "header");
-    for (;;) {
-        if (!json_scan_next(&json, '}', &start, &more, r->st))
-            return status_wrap(r->st, "header");
-        if (!more)
-            break;
-        buffer_reset(&r->text);
-        if (!json_scan_key(&json, &r->text, r->st))
-            return status_wrap(r->st, "header");
+    while (json_scan_member(&json, &walk, &r->text, r->st))
         if (span_is(buffer_span(&r->text), "__metadata__") ? !json_scan_skip(&json, r->st)
                                                            : !read_tensor(r, &json, first))
             return status_wrap(r->st, "header");
-    }
-    return json_scan_end(&json, r->st) || status_wrap(r->st, "header");
+    return (walk.ended && json_scan_end(&json, r->st)) || status_wrap(r->st, "header");
 }
 
 /* The piece that was mapped last. */
@@ -366,19 +341,13 @@ static bool walk_map(struct index *index, struct json_scan *json)
     struct status *st = index->r->st;
     struct buffer *text = &index->r->text;
     struct buffer name = {0};
-    bool first = true;
-    bool more = true;
-    bool ok = json_scan_open(json, '{', st);
+    struct json_walk walk = {0};
+    bool ok = true;
 
-    while (ok) {
-        ok = json_scan_next(json, '}', &first, &more, st);
-        if (!ok || !more)
-            break;
-        buffer_reset(&name);
-        ok = json_scan_key(json, &name, st);
+    while (ok && json_scan_member(json, &walk, &name, st)) {
         buffer_append_byte(&name, 0);
         buffer_reset(text);
-        ok = ok && json_scan_string(json, text, st);
+        ok = json_scan_string(json, text, st);
         if (ok && !index->entries) { /* `text` is used again by what is mapped */
             struct buffer file = {0};
             buffer_append(&file, text->data, text->size);
@@ -389,24 +358,16 @@ static bool walk_map(struct index *index, struct json_scan *json)
         }
     }
     buffer_clear(&name);
-    return ok;
+    return ok && walk.ended;
 }
 
 static bool walk_index(struct index *index, struct span text)
 {
     struct json_scan json = {.text = text};
-    bool first = true, more = true, seen = false;
+    struct json_walk walk = {0};
+    bool seen = false;
 
-    if (!json_scan_open(&json, '{', index->r->st))
-        return false;
-    for (;;) {
-        if (!json_scan_next(&json, '}', &first, &more, index->r->st))
-            return false;
-        if (!more)
-            break;
-        buffer_reset(&index->r->text);
-        if (!json_scan_key(&json, &index->r->text, index->r->st))
-            return false;
+    while (json_scan_member(&json, &walk, &index->r->text, index->r->st)) {
         bool map = span_is(buffer_span(&index->r->text), "weight_map");
         if (map && seen)
             return status_fail(index->r->st, STATUS_CORRUPT, "weight_map occurs twice");
@@ -414,7 +375,7 @@ static bool walk_index(struct index *index, struct span text)
         if (map ? !walk_map(index, &json) : !json_scan_skip(&json, index->r->st))
             return false;
     }
-    return json_scan_end(&json, index->r->st) &&
+    return walk.ended && json_scan_end(&json, index->r->st) &&
            (seen || status_fail(index->r->st, STATUS_CORRUPT, "weight_map is missing"));
 }
 
