@@ -4,7 +4,6 @@
 #include "engine/base/schedule.h"
 #include "gateway/loop.h"
 #include "proto/link.h"
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,15 +22,9 @@ static const char usage[] =
 
 static bool read_count(const char *text, uint64_t low, uint64_t *out, struct status *st)
 {
-    char *end;
-
-    errno = 0;
-    unsigned long long value = strtoull(text, &end, 10);
-    if (errno != 0 || end == text || *end || *text == '-' || value < low)
-        return status_fail(st, STATUS_INVALID, "'%s' is not a number from %llu", text,
-                           (unsigned long long)low);
-    *out = value;
-    return true;
+    return span_number(span_text(text), low, UINT64_MAX, out) ||
+           status_fail(st, STATUS_INVALID, "'%s' is not a number from %llu", text,
+                       (unsigned long long)low);
 }
 
 /* NAME=A,B,C */

@@ -29,6 +29,22 @@ bool span_is(struct span a, const char *text)
     return span_equal(a, span_text(text));
 }
 
+bool span_number(struct span digits, uint64_t min, uint64_t max, uint64_t *out)
+{
+    uint64_t value = 0;
+
+    for (size_t i = 0; i < digits.size; i++) {
+        uint64_t digit = digits.data[i] - (uint64_t)'0';
+        if (digit > 9 || value > (UINT64_MAX - digit) / 10)
+            return false;
+        value = value * 10 + digit;
+    }
+    if (digits.size == 0 || value < min || value > max)
+        return false;
+    *out = value;
+    return true;
+}
+
 void buffer_clear(struct buffer *buffer)
 {
     heap_free(buffer->data);

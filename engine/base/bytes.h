@@ -14,6 +14,9 @@ struct span span_of(const void *data, size_t size);
 struct span span_text(const char *text);
 bool span_equal(struct span a, struct span b);
 bool span_is(struct span a, const char *text);
+/* The whole number that these digits are, and nothing beside them; false: none, or not within
+ * [min, max]. */
+bool span_number(struct span digits, uint64_t min, uint64_t max, uint64_t *out);
 
 /* Owned bytes that grow. Zeroed is empty. */
 struct buffer {

@@ -1,6 +1,5 @@
 #include "engine/base/config.h"
 #include "engine/base/bytes.h"
-#include <errno.h>
 #include <inttypes.h>
 #include <libgen.h>
 #include <stdio.h>
@@ -99,14 +98,14 @@ bool config_size(const char *text, uint64_t *out, struct status *st)
         const char *unit;
         unsigned shift;
     } units[] = {{"", 0}, {"KiB", 10}, {"MiB", 20}, {"GiB", 30}, {"TiB", 40}};
-    char *end;
+    uint64_t value;
+    size_t digits = strspn(text, "0123456789");
 
-    errno = 0;
-    unsigned long long value = strtoull(text, &end, 10);
-    if (end != text && text[0] != '-' && errno == 0)
+    if (span_number(span_of(text, digits), 0, UINT64_MAX, &value))
         for (size_t i = 0; i < sizeof units / sizeof *units; i++)
-            if (strcmp(end, units[i].unit) == 0 && value <= UINT64_MAX >> units[i].shift) {
-                *out = (uint64_t)value << units[i].shift;
+            if (strcmp(text + digits, units[i].unit) == 0 &&
+                value <= UINT64_MAX >> units[i].shift) {
+                *out = value << units[i].shift;
                 return true;
             }
     return status_fail(st, STATUS_INVALID,

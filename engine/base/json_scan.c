@@ -239,18 +239,3 @@ bool json_scan_end(struct json_scan *json, struct status *st)
 {
     return json_scan_peek(json) < 0 || json_scan_refuse(json, "text after the end", st);
 }
-
-bool json_scan_u64(struct span number, uint64_t *out)
-{
-    uint64_t value = 0;
-    if (number.size == 0)
-        return false;
-    for (size_t i = 0; i < number.size; i++) {
-        const uint8_t c = number.data[i];
-        if (c < '0' || c > '9' || value > (UINT64_MAX - (c - (uint64_t)'0')) / 10)
-            return false;
-        value = value * 10 + (c - (uint64_t)'0');
-    }
-    *out = value;
-    return true;
-}

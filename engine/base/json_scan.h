@@ -49,6 +49,3 @@ MUST_CHECK bool json_scan_key(struct json_scan *json, struct buffer *out, struct
 /* Both of an object. The name takes the place of what `name` held. */
 MUST_CHECK bool json_scan_member(struct json_scan *json, struct json_walk *walk,
                                  struct buffer *name, struct status *st);
-
-/* A whole number that fits; false: it is none. */
-bool json_scan_u64(struct span number, uint64_t *out);

@@ -22,7 +22,7 @@ static bool read_ids(struct suppressed *out, struct json_scan *json, struct stat
         uint64_t id;
         if (!json_scan_number(json, &number, st))
             return false;
-        if (!json_scan_u64(number, &id) || id > INT32_MAX || out->n == SUPPRESSED_MAX)
+        if (!span_number(number, 0, INT32_MAX, &id) || out->n == SUPPRESSED_MAX)
             return status_fail(st, STATUS_CORRUPT, "at most %d ids are wanted", SUPPRESSED_MAX);
         out->ids[out->n++] = (int32_t)id;
     }

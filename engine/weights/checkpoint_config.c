@@ -179,9 +179,8 @@ static bool read_field(struct config *c, struct json_scan *json, enum field fiel
     default:
         if (!json_scan_number(json, &number, c->st))
             return wrong(c, field, "a number");
-        if (fields[field].kind == WHOLE
-                ? !json_scan_u64(number, &value.whole) || value.whole > UINT32_MAX
-                : !read_real(number, &value.real))
+        if (fields[field].kind == WHOLE ? !span_number(number, 0, UINT32_MAX, &value.whole)
+                                        : !read_real(number, &value.real))
             return wrong(c, field, fields[field].kind == WHOLE ? "a whole number" : "a number");
     }
     c->values[field] = value;

@@ -88,7 +88,7 @@ static bool read_id(struct json_scan *json, uint64_t *out, struct status *st)
     struct span number;
     if (!json_scan_number(json, &number, st))
         return false;
-    return json_scan_u64(number, out) ||
+    return span_number(number, 0, UINT64_MAX, out) ||
            status_fail(st, STATUS_CORRUPT, "an id is no whole number");
 }
 

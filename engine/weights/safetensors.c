@@ -42,7 +42,7 @@ static bool read_number(struct json_scan *json, const char *field, uint64_t *out
     struct span number;
     if (!json_scan_number(json, &number, st))
         return status_wrap(st, "%s", field);
-    if (!json_scan_u64(number, out))
+    if (!span_number(number, 0, UINT64_MAX, out))
         return status_fail(st, STATUS_CORRUPT, "%s: '%.*s' is no whole number", field,
                            (int)(number.size < 24 ? number.size : 24), (const char *)number.data);
     return true;

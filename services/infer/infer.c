@@ -52,21 +52,6 @@ struct infer {
 
 /* ------------------------------------------------------------------ open */
 
-static bool number(const struct stage_options *options, const char *name, const char *fallback,
-                   uint64_t min, uint64_t max, uint64_t *out, struct status *st)
-{
-    const char *text = stage_option(options, name, fallback);
-    char *end;
-    unsigned long long value = strtoull(text, &end, 10);
-
-    if (end == text || *end || text[0] == '-' || value < min || value > max)
-        return status_fail(st, STATUS_INVALID,
-                           "--%s '%s': a number from %" PRIu64 " to %" PRIu64 " is wanted", name,
-                           text, min, max);
-    *out = value;
-    return true;
-}
-
 struct settings {
     uint64_t threads, context, slots, kv_bytes, draft_tokens;
     const char *drafter; /* "": none */
@@ -77,11 +62,13 @@ struct settings {
 static bool read_settings(const struct stage_options *options, struct settings *out,
                           struct status *st)
 {
-    if (!number(options, "threads", "0", 0, 256, &out->threads, st) ||
-        !number(options, "context", "8192", 16, 262144, &out->context, st) ||
-        !number(options, "draft-tokens", "3", 1, BATCH_DRAFT_TOKENS_MAX, &out->draft_tokens, st) ||
-        !number(options, "slots", "4", 1, BATCH_SLOTS_MAX, &out->slots, st) ||
-        !number(options, "kv-bytes", "1073741824", 1 << 16, UINT64_C(1) << 40, &out->kv_bytes, st))
+    if (!stage_number(options, "threads", "0", 0, 256, &out->threads, st) ||
+        !stage_number(options, "context", "8192", 16, 262144, &out->context, st) ||
+        !stage_number(options, "draft-tokens", "3", 1, BATCH_DRAFT_TOKENS_MAX, &out->draft_tokens,
+                      st) ||
+        !stage_number(options, "slots", "4", 1, BATCH_SLOTS_MAX, &out->slots, st) ||
+        !stage_number(options, "kv-bytes", "1073741824", 1 << 16, UINT64_C(1) << 40, &out->kv_bytes,
+                      st))
         return false;
     if (out->threads == 0) {
         long cores = sysconf(_SC_NPROCESSORS_ONLN);

@@ -5,10 +5,10 @@
 #include "engine/media/media.h"
 #include "engine/weights/weights.h"
 #include "services/ingest/children.h"
+#include "services/ingest/wish.h"
 #include <assert.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -29,12 +29,6 @@ struct item {
     struct children_end end;
 };
 
-/* How media are wanted; from a job's fields, or the options. */
-struct wish {
-    size_t image_budget, video_budget, video_frames_max, video_sound_s;
-    double video_fps;
-};
-
 struct job {
     bool used;
     struct rid rid;
@@ -52,84 +46,6 @@ struct ingest {
     struct wish wish;
     uint64_t tickets;
 };
-
-static bool check_budget(const char *name, int64_t budget, struct status *st)
-{
-    static const int64_t allowed[] = {70, 140, 280, 560, 1120};
-    for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
-        if (budget == allowed[i])
-            return true;
-    return status_fail(st, STATUS_INVALID, "%s %lld: it is 70, 140, 280, 560 or 1120 soft tokens",
-                       name, (long long)budget);
-}
-
-static bool check_wish(const struct wish *wish, struct status *st)
-{
-    if (!(wish->video_fps >= VIDEO_FPS_MIN && wish->video_fps <= VIDEO_FPS_MAX))
-        return status_fail(st, STATUS_INVALID, "video_fps %g: it is %g to %g frames a second",
-                           wish->video_fps, VIDEO_FPS_MIN, VIDEO_FPS_MAX);
-    if (wish->video_frames_max * wish->video_budget > VIDEO_TOKENS_MAX)
-        return status_fail(st, STATUS_LIMIT,
-                           "video_frames_max %zu of video_budget %zu: together at most %d soft "
-                           "tokens",
-                           wish->video_frames_max, wish->video_budget, VIDEO_TOKENS_MAX);
-    return check_budget("image_budget", (int64_t)wish->image_budget, st) &&
-           check_budget("video_budget", (int64_t)wish->video_budget, st);
-}
-
-/* A field of a job, within [min, max]; what is not there stays. */
-static bool field_number(struct span fields, const char *name, size_t min, size_t max, size_t *out,
-                         struct status *st)
-{
-    int64_t value = (int64_t)*out;
-    (void)field_int(fields, name, &value);
-    if (value < (int64_t)min || value > (int64_t)max)
-        return status_fail(st, STATUS_INVALID, "%s %lld: it is %zu to %zu", name, (long long)value,
-                           min, max);
-    *out = (size_t)value;
-    return true;
-}
-
-static bool read_wish(struct wish *wish, struct span fields, struct status *st)
-{
-    int64_t budget = 0;
-    (void)field_int(fields, "image_budget", &budget);
-    if (budget != 0) {
-        if (!check_budget("image_budget", budget, st))
-            return false;
-        wish->image_budget = (size_t)budget;
-    }
-    (void)field_float(fields, "video_fps", &wish->video_fps);
-    return field_number(fields, "video_budget", 1, 1120, &wish->video_budget, st) &&
-           field_number(fields, "video_frames_max", 1, VIDEO_FRAMES_MAX, &wish->video_frames_max,
-                        st) &&
-           field_number(fields, "video_sound_s", 0, VIDEO_SOUND_S_MAX, &wish->video_sound_s, st) &&
-           check_wish(wish, st);
-}
-
-/* A number of an option, within [1, max]. */
-static bool option_number(const struct stage_options *options, const char *name,
-                          const char *fallback, size_t max, size_t *out, struct status *st)
-{
-    const char *text = stage_option(options, name, fallback);
-    char *end;
-    const unsigned long value = strtoul(text, &end, 10);
-    if (*text < '0' || *text > '9' || *end || value == 0 || value > max)
-        return status_fail(st, STATUS_INVALID, "--%s '%s': a number from 1 to %zu", name, text,
-                           max);
-    *out = value;
-    return true;
-}
-
-static bool option_fps(const struct stage_options *options, double *fps, struct status *st)
-{
-    const char *text = stage_option(options, "video-fps", "1");
-    char *end;
-    *fps = strtod(text, &end);
-    if (end == text || *end)
-        return status_fail(st, STATUS_INVALID, "--video-fps '%s' is not a number", text);
-    return true;
-}
 
 static bool read_tile(struct ingest *in, const char *path, struct status *st)
 {
@@ -153,7 +69,7 @@ static bool ingest_open(void **out_self, const struct stage_options *options,
                         struct stage_hello *hello, struct status *st)
 {
     struct ingest *in = heap_new(1, sizeof *in);
-    size_t spares, wall_s;
+    uint64_t spares, wall_s;
     char program[512];
     const ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
     if (n <= 0) {
@@ -161,15 +77,9 @@ static bool ingest_open(void **out_self, const struct stage_options *options,
         goto fail;
     }
     program[n] = 0;
-    in->wish = (struct wish){.video_fps = VIDEO_FPS_DEFAULT,
-                             .video_budget = VIDEO_BUDGET_DEFAULT,
-                             .video_sound_s = VIDEO_SOUND_S_DEFAULT};
-    if (!option_number(options, "image-budget", "280", 1120, &in->wish.image_budget, st) ||
-        !option_number(options, "video-frames", "60", VIDEO_FRAMES_MAX, &in->wish.video_frames_max,
-                       st) ||
-        !option_fps(options, &in->wish.video_fps, st) || !check_wish(&in->wish, st) ||
-        !option_number(options, "spares", "2", CHILDREN_MAX / 2, &spares, st) ||
-        !option_number(options, "seconds", "20", 600, &wall_s, st) ||
+    if (!wish_options(&in->wish, options, st) ||
+        !stage_number(options, "spares", "2", 1, CHILDREN_MAX / 2, &spares, st) ||
+        !stage_number(options, "seconds", "20", 1, 600, &wall_s, st) ||
         !read_tile(in, stage_option(options, "media", NULL), st) ||
         !children_new(&in->children, program, spares, (int64_t)wall_s * 1000, st))
         goto fail;
@@ -224,7 +134,7 @@ static bool ingest_job(void *self, const struct msg *msg, struct outbox *out, en
         return status_fail(st, STATUS_BUSY, "ingest holds %d jobs already", JOBS_MAX);
     *fault = FAULT_REQUEST;
     struct wish wish = in->wish;
-    if (!read_wish(&wish, msg->head.fields, st))
+    if (!wish_fields(&wish, msg->head.fields, st))
         return false;
     for (size_t i = 0; i < msg->head.n_blobs; i++)
         if (want_of(msg->head.blobs[i].name) == WANTS)

@@ -1,4 +1,5 @@
 #include "services/stage/options.h"
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -46,6 +47,17 @@ const char *stage_option(const struct stage_options *options, const char *name,
             found = value; /* the last one counts */
     }
     return found;
+}
+
+bool stage_number(const struct stage_options *options, const char *name, const char *fallback,
+                  uint64_t min, uint64_t max, uint64_t *out, struct status *st)
+{
+    const char *text = stage_option(options, name, fallback);
+
+    return span_number(span_text(text), min, max, out) ||
+           status_fail(st, STATUS_INVALID,
+                       "--%s '%s': a number from %" PRIu64 " to %" PRIu64 " is wanted", name, text,
+                       min, max);
 }
 
 static bool has_row(const struct stage_option_row *rows, struct span name)

@@ -15,6 +15,10 @@ struct stage_options {
 /* Value after --name, or fallback. */
 const char *stage_option(const struct stage_options *options, const char *name,
                          const char *fallback);
+/* The same, a whole number within [min, max]. */
+MUST_CHECK bool stage_number(const struct stage_options *options, const char *name,
+                             const char *fallback, uint64_t min, uint64_t max, uint64_t *out,
+                             struct status *st);
 
 /* What a stage says of itself in hello; filled by open. */
 struct stage_hello {

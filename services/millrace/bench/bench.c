@@ -1,4 +1,5 @@
 /* bench: how fast is a model on this machine, and how near to the machine's own limits? */
+#include "engine/base/bytes.h"
 #include "engine/base/heap.h"
 #include "services/millrace/bench/parts.h"
 #include "services/millrace/bench/random_model.h"
@@ -52,11 +53,11 @@ struct options {
 
 static bool read_number(const char *text, size_t least, size_t most, size_t *out)
 {
-    char *end;
-    unsigned long long n = strtoull(text, &end, 10);
+    uint64_t number = 0;
+    bool ok = span_number(span_text(text), least, most, &number);
 
-    *out = (size_t)n;
-    return end != text && !*end && text[0] != '-' && n >= least && n <= most;
+    *out = (size_t)number;
+    return ok;
 }
 
 static bool read_depths(struct options *o, char *text)

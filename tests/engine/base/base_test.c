@@ -100,6 +100,23 @@ static void test_buffer_grows(void **state)
     assert_null(buffer.data);
 }
 
+static void test_numbers(void **state)
+{
+    (void)state;
+    static const char *const refused[] = {"",    " 1",  "1 ", "-1", "+1",
+                                          "0x1", "1e1", "4",  "10", "18446744073709551616"};
+    uint64_t value = 99;
+
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+        assert_false(span_number(span_text(refused[i]), 5, 9, &value));
+    assert_false(span_number(span_of(NULL, 0), 0, UINT64_MAX, &value));
+    assert_int_equal(value, 99);
+    assert_true(span_number(span_text("007"), 5, 9, &value));
+    assert_int_equal(value, 7);
+    assert_true(span_number(span_text("18446744073709551615"), 0, UINT64_MAX, &value));
+    assert_true(value == UINT64_MAX);
+}
+
 static void test_utf8(void **state)
 {
     (void)state;
@@ -228,6 +245,7 @@ int main(void)
         cmocka_unit_test(test_heap_guard_and_overflow_abort),
         cmocka_unit_test(test_arena_is_bounded_and_aligned),
         cmocka_unit_test(test_buffer_grows),
+        cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_utf8),
         cmocka_unit_test(test_pool_covers_every_element_once),
         cmocka_unit_test(test_files_have_a_limit),
