@@ -134,7 +134,7 @@ bool reader_word(struct reader *r, const json_t *value, const char *words, struc
         return false;
     for (const char *word = words; *word; word += strspn(word, " ")) {
         size_t n = strcspn(word, " ");
-        if (text.size == n && memcmp(text.data, word, n) == 0) {
+        if (span_equal(text, span_of(word, n))) {
             *out = text;
             return true;
         }
