@@ -7,6 +7,7 @@
 #include "engine/text/tokenizer.h"
 #include "engine/weights/weights.h"
 #include "tests/engine/model/golden.h"
+#include "tests/engine/weights/files.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,20 +17,8 @@
 
 #include <cmocka.h>
 
-#define MAKE "/usr/bin/python3 tests/engine/weights/checkpoint.py"
+#define SCRIPT "tests/engine/weights/checkpoint.py"
 #define N 60 /* tokens: beyond three windows of the nano model */
-
-static char folder[] = "/tmp/millrace-checkpoint-XXXXXX";
-static bool made;
-
-static const char *path_of(const char *name)
-{
-    static char paths[4][200];
-    static size_t next;
-    char *path = paths[next++ % 4];
-    (void)snprintf(path, sizeof paths[0], "%s/%s", folder, name);
-    return path;
-}
 
 static struct weights *open_path(const char *path)
 {
@@ -40,23 +29,7 @@ static struct weights *open_path(const char *path)
     return w;
 }
 
-static void need_python(void)
-{
-    if (made)
-        return;
-    print_message("skipped: /usr/bin/python3 with numpy is not there\n");
-    skip();
-}
-
 /* ---- refused ---- */
-
-static void write_text(const char *name, const char *text, size_t size)
-{
-    FILE *file = fopen(path_of(name), "wb");
-    assert_non_null(file);
-    assert_int_equal(fwrite(text, 1, size, file), size);
-    assert_int_equal(fclose(file), 0);
-}
 
 static void write_header(const char *header, size_t data_bytes)
 {
@@ -68,7 +41,7 @@ static void write_header(const char *header, size_t data_bytes)
         buffer_append_byte(&b, ' ');
     for (size_t i = 0; i < data_bytes; i++)
         buffer_append_byte(&b, 0);
-    write_text("case.safetensors", (const char *)b.data, b.size);
+    files_write("case.safetensors", b.data, b.size);
     buffer_clear(&b);
 }
 
@@ -80,7 +53,7 @@ static void refuse(const char *header, size_t data_bytes, const char *why)
     struct weights *w = NULL;
     struct status st = {0};
     write_header(header, data_bytes);
-    assert_false(weights_open(&w, path_of("case.safetensors"), &st));
+    assert_false(weights_open(&w, files_path("case.safetensors"), &st));
     if (!strstr(st.text, why))
         fail_msg("'%s' does not say '%s' (%s)", st.text, why, header);
 }
@@ -124,10 +97,10 @@ static void test_headers_refused(void **state)
     buffer_append_byte(&deep, 0);
     refuse((const char *)deep.data, 16, "nested more than");
     buffer_clear(&deep);
-    write_text("case.safetensors", "\xff\xff\xff\xff\0\0\0\0{", 9);
+    files_write("case.safetensors", "\xff\xff\xff\xff\0\0\0\0{", 9);
     struct weights *w = NULL;
     struct status st = {0};
-    assert_false(weights_open(&w, path_of("case.safetensors"), &st));
+    assert_false(weights_open(&w, files_path("case.safetensors"), &st));
 }
 
 /* A folder whose config.json differs in one place from a good one. */
@@ -136,7 +109,7 @@ static void refuse_config(const char *from, const char *to, const char *why)
     struct buffer text = {0}, changed = {0};
     struct weights *w = NULL;
     struct status st = {0};
-    if (!bytes_read_file(&text, path_of("f16/config.json"), 1 << 20, &st))
+    if (!bytes_read_file(&text, files_path("f16/config.json"), 1 << 20, &st))
         fail_msg("%s", st.text);
     buffer_append_byte(&text, 0);
     const char *at = strstr((const char *)text.data, from);
@@ -144,8 +117,8 @@ static void refuse_config(const char *from, const char *to, const char *why)
     buffer_append(&changed, text.data, (size_t)(at - (const char *)text.data));
     buffer_append_text(&changed, to);
     buffer_append_text(&changed, at + strlen(from));
-    write_text("f16/config.json", (const char *)changed.data, changed.size);
-    bool opened = weights_open(&w, path_of("f16"), &st);
+    files_write("f16/config.json", (const char *)changed.data, changed.size);
+    bool opened = weights_open(&w, files_path("f16"), &st);
     struct model *m = NULL;
     const struct model_options options = {.context_max = 64, .kv_bytes = 1 << 20};
     if (opened && model_open(&m, w, NULL, &options, &st))
@@ -153,7 +126,7 @@ static void refuse_config(const char *from, const char *to, const char *why)
     if (!strstr(st.text, why))
         fail_msg("'%s' does not say '%s'", st.text, why);
     weights_close(w);
-    write_text("f16/config.json", (const char *)text.data, text.size - 1);
+    files_write("f16/config.json", (const char *)text.data, text.size - 1);
     buffer_clear(&text);
     buffer_clear(&changed);
 }
@@ -161,7 +134,7 @@ static void refuse_config(const char *from, const char *to, const char *why)
 static void test_configs_refused(void **state)
 {
     (void)state;
-    need_python();
+    files_need();
     refuse_config("\"num_hidden_layers\"", "\"x\"", "config.json: num_hidden_layers is missing");
     refuse_config("\"num_hidden_layers\": 6", "\"num_hidden_layers\": 7", "layer_types: 6 of them");
     refuse_config("\"hidden_size\": 64", "\"hidden_size\": \"64\"", "hidden_size: a number");
@@ -198,13 +171,13 @@ static void test_indices_refused(void **state)
         struct weights *w = NULL;
         struct status st = {0};
         write_header("{" F32("a", "[2]", "[0,8]") "," F32("c", "[2]", "[8,16]") "}", 16);
-        write_text("case.index.json", bad[i].index, strlen(bad[i].index));
-        assert_false(weights_open(&w, path_of("case.index.json"), &st));
+        files_write("case.index.json", bad[i].index, strlen(bad[i].index));
+        assert_false(weights_open(&w, files_path("case.index.json"), &st));
         if (!strstr(st.text, bad[i].why))
             fail_msg("'%s' does not say '%s'", st.text, bad[i].why);
     }
-    (void)unlink(path_of("case.index.json"));
-    (void)unlink(path_of("case.safetensors"));
+    (void)unlink(files_path("case.index.json"));
+    (void)unlink(files_path("case.safetensors"));
 }
 
 /* ---- read ---- */
@@ -235,7 +208,7 @@ static float *logits_of(const struct weights *w, size_t *out_n)
 
 static void check_same_decoder(const char *checkpoint, const char *gguf)
 {
-    struct weights *w[2] = {open_path(path_of(checkpoint)), open_path(path_of(gguf))};
+    struct weights *w[2] = {open_path(files_path(checkpoint)), open_path(files_path(gguf))};
     struct hparams *hp[2] = {heap_new(1, sizeof *hp[0]), heap_new(1, sizeof *hp[0])};
     struct tokenizer *t[2] = {NULL, NULL};
     float *logits[2];
@@ -265,7 +238,7 @@ static void check_same_decoder(const char *checkpoint, const char *gguf)
 static void test_same_decoder(void **state)
 {
     (void)state;
-    need_python();
+    files_need();
     check_same_decoder("f32", "f32.gguf");
     check_same_decoder("f32/model.safetensors", "f32.gguf");
     check_same_decoder("f16", "f16.gguf");
@@ -280,9 +253,9 @@ static void test_same_decoder(void **state)
 static void test_same_drafter(void **state)
 {
     (void)state;
-    need_python();
-    struct weights *w[2] = {open_path(path_of("drafter-f32")),
-                            open_path(path_of("drafter-f32.gguf"))};
+    files_need();
+    struct weights *w[2] = {open_path(files_path("drafter-f32")),
+                            open_path(files_path("drafter-f32.gguf"))};
     struct hparams *hp[2] = {heap_new(1, sizeof *hp[0]), heap_new(1, sizeof *hp[0])};
     struct status st = {0};
     for (int i = 0; i < 2; i++)
@@ -306,7 +279,7 @@ static void test_same_drafter(void **state)
 static void check_same_media(const char *checkpoint, const char *gguf)
 {
     enum { SIDE = 36, SAMPLES = 1500 };
-    const char *paths[2] = {path_of(checkpoint), path_of(gguf)};
+    const char *paths[2] = {files_path(checkpoint), files_path(gguf)};
     float soft[2][12 * 64] = {{0}};
     uint8_t rgb[SIDE * SIDE * 3];
     float samples[SAMPLES];
@@ -333,10 +306,10 @@ static void check_same_media(const char *checkpoint, const char *gguf)
 static void test_same_media(void **state)
 {
     (void)state;
-    need_python();
+    files_need();
     check_same_media("f32", "media-f32.gguf");
     check_same_media("bf16", "media-bf16.gguf");
-    struct weights *w = open_path(path_of("f16"));
+    struct weights *w = open_path(files_path("f16"));
     struct projector *p = NULL;
     struct status st = {0};
     assert_false(projector_open(&p, w, 64, &st));
@@ -347,8 +320,8 @@ static void test_same_media(void **state)
 static void test_files(void **state)
 {
     (void)state;
-    need_python();
-    struct weights *w = open_path(path_of("bf16"));
+    files_need();
+    struct weights *w = open_path(files_path("bf16"));
     assert_int_equal(weights_files(w), 7); /* index, three pieces, config, generation, tokenizer */
     assert_non_null(strstr(weights_file(w, 1), "model-00001-of-00003.safetensors"));
     assert_non_null(strstr(weights_file(w, 6), "tokenizer.json"));
@@ -363,15 +336,16 @@ static void test_real_vocabulary(void **state)
     struct tokenizer *t[2] = {NULL, NULL};
     struct status st = {0};
 
-    need_python();
+    files_need();
     if (!golden_path(path, "gemma-4-vocab.gguf")) {
         print_message("skipped: 'gemma-4-vocab.gguf' is in neither $MILLRACE_GOLDEN nor "
                       "../shared/golden\n");
         skip();
     }
-    (void)snprintf(command, sizeof command, MAKE " --tokenizer %s %s", path, path_of("vocabulary"));
+    (void)snprintf(command, sizeof command, "/usr/bin/python3 " SCRIPT " --tokenizer %s %s", path,
+                   files_path("vocabulary"));
     assert_int_equal(system(command), 0);
-    struct weights *w[2] = {open_path(path_of("vocabulary")), open_path(path)};
+    struct weights *w[2] = {open_path(files_path("vocabulary")), open_path(path)};
     for (int i = 0; i < 2; i++) {
         if (!tokenizer_new(&t[i], w[i], &st))
             fail_msg("%s", st.text);
@@ -383,23 +357,9 @@ static void test_real_vocabulary(void **state)
     tokenizer_free(t[1]);
 }
 
-static int make_folder(void **state)
+static int make_files(void **state)
 {
-    char command[200];
-    (void)state;
-    if (!mkdtemp(folder))
-        return -1;
-    (void)snprintf(command, sizeof command, MAKE " %s", folder);
-    made = system("/usr/bin/python3 -c 'import numpy' 2>/dev/null") == 0;
-    return made && system(command) != 0 ? -1 : 0;
-}
-
-static int remove_folder(void **state)
-{
-    char command[200];
-    (void)state;
-    (void)snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command) == 0 ? 0 : -1;
+    return files_make(state, SCRIPT);
 }
 
 int main(void)
@@ -410,5 +370,5 @@ int main(void)
         cmocka_unit_test(test_same_media),      cmocka_unit_test(test_files),
         cmocka_unit_test(test_same_drafter),    cmocka_unit_test(test_real_vocabulary),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, make_files, files_folder_remove);
 }

@@ -7,6 +7,7 @@
 #include "engine/model/model.h"
 #include "engine/text/tokenizer.h"
 #include "engine/weights/weights.h"
+#include "tests/engine/weights/files.h"
 #include <fcntl.h>
 #include <malloc.h>
 #include <setjmp.h>
@@ -18,7 +19,7 @@
 
 #include <cmocka.h>
 
-#define MAKE "/usr/bin/python3 tests/fuzz/seeds.py"
+#define SCRIPT "tests/fuzz/seeds.py"
 #define HEADER_BYTES_MAX ((size_t)20 << 10)
 #define MEMORY_BYTES ((size_t)64 << 20)
 #define STRIDE 16
@@ -67,8 +68,6 @@ void __wrap_free(void *block)
 
 /* ---- files ---- */
 
-static char folder[] = "/dev/shm/millrace-hostile-XXXXXX";
-static bool made;
 static bool with_vocabulary; /* it is in the file that is damaged */
 
 static uint64_t seed = 20261125;
@@ -165,28 +164,17 @@ static void check_file(const char *file, const char *opened)
     print_message(
         "%s: %zu bits flipped: %zu loaded, %zu refused; %zu cuts: %zu loaded; at most %zu "
         "bytes of memory\n",
-        file + strlen(folder) + 1, flips.opened + flips.refused, flips.opened, flips.refused,
+        file + strlen(files_path("")), flips.opened + flips.refused, flips.opened, flips.refused,
         cuts.opened + cuts.refused, cuts.opened, flips.peak > cuts.peak ? flips.peak : cuts.peak);
     assert_true(flips.refused > 0 && cuts.refused > 0);
     buffer_clear(&whole);
 }
 
-static void need_python(void)
-{
-    if (made)
-        return;
-    print_message("skipped: /usr/bin/python3 with numpy is not there\n");
-    skip();
-}
-
 static void check(const char *file, const char *opened)
 {
-    char paths[2][200];
-    need_python();
+    files_need();
     print_message("seed %llu\n", (unsigned long long)seed);
-    (void)snprintf(paths[0], sizeof paths[0], "%s/%s", folder, file);
-    (void)snprintf(paths[1], sizeof paths[1], "%s/%s", folder, opened);
-    check_file(paths[0], paths[1]);
+    check_file(files_path(file), files_path(opened));
 }
 
 static void test_gguf(void **state)
@@ -242,9 +230,9 @@ static void test_largest_vocabulary(void **state)
     struct status st = {0};
 
     (void)state;
-    need_python();
+    files_need();
     with_vocabulary = true;
-    (void)snprintf(opened, sizeof opened, "%s/folder/f32", folder);
+    (void)snprintf(opened, sizeof opened, "%s", files_path("folder/f32"));
     (void)snprintf(path, sizeof path, "%s/tokenizer.json", opened);
     if (!bytes_read_file(&before, path, (size_t)1 << 20, &st))
         fail_msg("%s", st.text);
@@ -267,25 +255,9 @@ static void test_largest_vocabulary(void **state)
     buffer_clear(&before);
 }
 
-static int make_folder(void **state)
+static int make_files(void **state)
 {
-    char command[200];
-    (void)state;
-    if (access("/dev/shm", W_OK) != 0)
-        (void)strcpy(folder, "/tmp/millrace-hostile-XXXXXX");
-    if (!mkdtemp(folder))
-        return -1;
-    (void)snprintf(command, sizeof command, MAKE " %s", folder);
-    made = system("/usr/bin/python3 -c 'import numpy' 2>/dev/null") == 0;
-    return made && system(command) != 0 ? -1 : 0;
-}
-
-static int remove_folder(void **state)
-{
-    char command[200];
-    (void)state;
-    (void)snprintf(command, sizeof command, "rm -r %s", folder);
-    return system(command) == 0 ? 0 : -1;
+    return files_make(state, SCRIPT);
 }
 
 int main(void)
@@ -299,5 +271,5 @@ int main(void)
         cmocka_unit_test(test_tokenizer),
         cmocka_unit_test(test_largest_vocabulary),
     };
-    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+    return cmocka_run_group_tests(tests, make_files, files_folder_remove);
 }
