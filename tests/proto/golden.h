@@ -8,6 +8,9 @@ extern const size_t golden_n;
 /* The bytes of a file; a missing or odd one fails the test. The caller clears. */
 struct buffer golden_read(const char *name);
 
+/* The bytes of a literal, without its end. */
+#define B(text) span_of(text, sizeof(text) - 1)
+
 /* What random tests start from: MILLRACE_SEED, or a fixed number. It is printed. */
 uint64_t golden_seed(void);
 uint64_t golden_random(uint64_t *state); /* splitmix64 */

@@ -6,6 +6,7 @@
 #include "engine/model/hparams.h"
 #include "tests/engine/model/damaged.h"
 #include "tests/engine/model/golden.h"
+#include "tests/random.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -276,8 +277,7 @@ static void test_flipped_bits(void **state)
     golden_model_open(&m, MODEL, false, 1);
     struct sequence *s = read_ids(m.model, ids, 40, kept, logits);
     for (size_t i = 0; i < tries; i++) {
-        random = random * 1664525U + 1013904223U;
-        size_t bit = (random >> 8) % (8 * size[i % 2]);
+        size_t bit = next_random(&random) % (8 * size[i % 2]);
         uint8_t *place = damaged.data + begin[i % 2] + bit / 8;
         uint8_t flip = (uint8_t)(1U << bit % 8);
         struct changed c = {0};

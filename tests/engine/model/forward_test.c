@@ -4,6 +4,7 @@
 #include "engine/model/kv.h"
 #include "engine/model/model.h"
 #include "tests/engine/model/golden.h"
+#include "tests/random.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -20,12 +21,6 @@ static const char *const names[] = {
     "models/nano-f32.gguf",   "models/nano-bf16.gguf",       "models/nano-f16.gguf",
     "models/small-q6_k.gguf", "models/small-q4_0-q6_k.gguf",
 };
-
-static uint32_t next_random(uint32_t *state)
-{
-    *state = *state * 1664525u + 1013904223u;
-    return *state >> 8;
-}
 
 struct prompt {
     struct model_input inputs[N];

@@ -1,6 +1,7 @@
 #include "tests/engine/model/random_model.h"
 #include "engine/base/bytes.h"
 #include "engine/base/heap.h"
+#include "tests/random.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -46,16 +47,10 @@ struct maker {
     struct buffer keys, infos, data;
 };
 
-static uint32_t next_random(struct maker *m)
-{
-    m->random = m->random * 1664525U + 1013904223U;
-    return m->random >> 8;
-}
-
 /* Within [-1, 1]. */
 static float noise(struct maker *m)
 {
-    return (float)(next_random(m) % 20001) / 10000.0F - 1.0F;
+    return (float)(next_random(&m->random) % 20001) / 10000.0F - 1.0F;
 }
 
 /* ---- GGUF */
@@ -129,7 +124,7 @@ static void make_block(struct maker *m, uint8_t *out, float scale)
     size_t row = 0;
 
     for (size_t i = 0; i < m->type->block_bytes; i++)
-        out[i] = (uint8_t)next_random(m);
+        out[i] = (uint8_t)next_random(&m->random);
     if (m->type->dtype == DTYPE_MXFP4) {
         out[0] = (uint8_t)(128 + (int)lroundf(log2f(scale)));
         return;

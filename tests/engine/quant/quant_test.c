@@ -1,6 +1,7 @@
 /* Storage types: bit for bit as the reference has them, and back. */
 #include "engine/quant/quant.h"
 #include "engine/weights/weights.h"
+#include "tests/random.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -100,10 +101,8 @@ static void test_round_trip(void **state)
     float in[N], out[N], again[N];
     uint8_t blocks[4 * N], twice[4 * N];
     uint32_t seed = 1;
-    for (size_t i = 0; i < N; i++) {
-        seed = seed * 1664525u + 1013904223u;
-        in[i] = (float)(int32_t)seed * 0x1p-31f;
-    }
+    for (size_t i = 0; i < N; i++)
+        in[i] = random_float(&seed);
     memset(in + 32, 0, 32 * sizeof *in); /* a block of zeros */
     for (size_t i = 0; i < TYPES; i++) {
         const struct quant_row *row = quant_find(readable[i]);

@@ -6,12 +6,6 @@
 
 #include <cmocka.h>
 
-uint32_t next_random(uint32_t *state)
-{
-    *state = *state * 1664525U + 1013904223U;
-    return *state >> 8;
-}
-
 void request_make(struct request *q, uint32_t seed)
 {
     uint32_t state = seed;

@@ -5,6 +5,7 @@
 #include "engine/text/template.h"
 #include "engine/text/tokenizer.h"
 #include "tests/engine/model/golden.h"
+#include "tests/random.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,8 +16,6 @@
 #define REQUESTS 5
 #define DRAFTER "tests/golden/models/nano-drafter-f32.gguf"
 #define SLOTS 4
-
-uint32_t next_random(uint32_t *state);
 
 /* A request with everything it points to. */
 struct request {

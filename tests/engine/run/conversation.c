@@ -1,6 +1,7 @@
 #include "tests/engine/run/conversation.h"
 #include "engine/base/heap.h"
 #include "engine/model/kv.h"
+#include "tests/random.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -11,12 +12,6 @@
 #define OTHERS 3
 #define OTHER_ROWS 90
 #define PASS_ROWS 160 /* in company */
-
-uint32_t conversation_random(uint32_t *state)
-{
-    *state = *state * 1664525U + 1013904223U;
-    return *state >> 8;
-}
 
 void conversation_make(struct conversation *c, const struct hparams *hp, size_t n, uint32_t seed)
 {
@@ -29,16 +24,15 @@ void conversation_make(struct conversation *c, const struct hparams *hp, size_t 
     c->n = n;
     c->soft = heap_array(float, n * hp->width);
     for (size_t i = 0; i < n; i++) {
-        c->inputs[i] = (struct model_input){
-            .id = (int32_t)(conversation_random(&state) % hp->vocabulary), .block = -1};
+        c->inputs[i] = (struct model_input){.id = (int32_t)(next_random(&state) % hp->vocabulary),
+                                            .block = -1};
         for (size_t s = 0; s < sizeof slots / sizeof *slots; s++) {
             if (i < slots[s].begin || i >= slots[s].end)
                 continue;
             c->inputs[i].block = slots[s].block;
             c->inputs[i].soft = c->soft + i * hp->width;
             for (size_t k = 0; k < hp->width; k++)
-                c->soft[i * hp->width + k] =
-                    (float)(conversation_random(&state) % 2001) / 500.0F - 2.0F;
+                c->soft[i * hp->width + k] = (float)(next_random(&state) % 2001) / 500.0F - 2.0F;
         }
     }
 }
@@ -113,8 +107,8 @@ void reader_from_snapshots(struct model *m, struct reader *r, float *logits, uin
 
     reader_begin(r, m, logits);
     while (r->at < r->c.n) {
-        size_t begin = r->at, n = take(r, inputs, 1 + conversation_random(&seed) % 90);
-        size_t cut = begin + 1 + conversation_random(&seed) % n;
+        size_t begin = r->at, n = take(r, inputs, 1 + next_random(&seed) % 90);
+        size_t cut = begin + 1 + next_random(&seed) % n;
         struct kv_snapshot *snapshot = NULL;
         while (cut < r->at && all[cut].block >= 0 && all[cut].block == all[cut - 1].block)
             cut++;
@@ -145,20 +139,19 @@ void reader_in_company(struct model *m, struct reader *r, float *logits, uint32_
         conversation_make(&others[i].c, model_hparams(m), OTHER_ROWS, seed + 100 + (uint32_t)i);
     reader_begin(r, m, logits);
     while (r->at < r->c.n) {
-        size_t n = 0, mine = conversation_random(&seed) % (OTHERS + 1);
+        size_t n = 0, mine = next_random(&seed) % (OTHERS + 1);
         for (size_t i = 0; i <= OTHERS; i++) {
             struct reader *other = i < OTHERS ? &others[i] : NULL;
             if (i == mine)
-                n += take(r, inputs + n, 1 + conversation_random(&seed) % 30);
+                n += take(r, inputs + n, 1 + next_random(&seed) % 30);
             if (!other || n > PASS_ROWS - 64)
                 continue;
-            if (!other->sequence && conversation_random(&seed) % 2)
+            if (!other->sequence && next_random(&seed) % 2)
                 reader_begin(other, m, NULL);
-            else if (other->sequence &&
-                     (other->at == other->c.n || conversation_random(&seed) % 8 == 0))
+            else if (other->sequence && (other->at == other->c.n || next_random(&seed) % 8 == 0))
                 reader_end(other);
             if (other->sequence)
-                n += take(other, inputs + n, 1 + conversation_random(&seed) % 12);
+                n += take(other, inputs + n, 1 + next_random(&seed) % 12);
         }
         pass(f, inputs, n);
         passes++;

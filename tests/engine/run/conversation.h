@@ -6,8 +6,6 @@
 
 #define CONVERSATION_ROWS_MAX 600
 
-uint32_t conversation_random(uint32_t *state);
-
 struct conversation {
     struct model_input inputs[CONVERSATION_ROWS_MAX];
     size_t n;

@@ -16,6 +16,7 @@
 #include "tests/engine/model/golden.h"
 #include "tests/engine/model/random_model.h"
 #include "tests/engine/run/conversation.h"
+#include "tests/random.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -305,7 +306,7 @@ static void answer_all(const struct bench *b, const struct tokenizer *t, size_t 
             int32_t ids[PROMPT];
             uint32_t random = (uint32_t)begun;
             for (size_t i = 0; i < PROMPT; i++)
-                ids[i] = (int32_t)(107 + conversation_random(&random) % 390);
+                ids[i] = (int32_t)(107 + next_random(&random) % 390);
             const struct batch_request request = {
                 .ids = ids,
                 .n_ids = PROMPT - begun,

@@ -2,18 +2,13 @@
 #include "engine/model/model.h"
 #include "engine/run/prefix.h"
 #include "tests/engine/model/golden.h"
+#include "tests/random.h"
 #include <setjmp.h>
 #include <stdarg.h>
 
 #include <cmocka.h>
 
 #define CONTEXT 512
-
-static uint32_t next_random(uint32_t *state)
-{
-    *state = *state * 1664525U + 1013904223U;
-    return *state >> 8;
-}
 
 struct store {
     struct golden_model m;

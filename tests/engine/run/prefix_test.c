@@ -9,6 +9,7 @@
 #include "engine/text/template.h"
 #include "engine/text/tokenizer.h"
 #include "tests/engine/model/golden.h"
+#include "tests/random.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,12 +23,6 @@
 #define SLOTS 4
 #define SPANS 8
 #define SOFT 100 /* slots of a prompt */
-
-static uint32_t next_random(uint32_t *state)
-{
-    *state = *state * 1664525U + 1013904223U;
-    return *state >> 8;
-}
 
 /* A prompt that grows, as a chat does. */
 struct script {

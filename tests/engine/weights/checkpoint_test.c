@@ -8,6 +8,7 @@
 #include "engine/weights/weights.h"
 #include "tests/engine/model/golden.h"
 #include "tests/engine/weights/files.h"
+#include "tests/random.h"
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -195,10 +196,9 @@ static float *logits_of(const struct weights *w, size_t *out_n)
         fail_msg("%s", st.text);
     size_t vocabulary = model_hparams(m)->vocabulary;
     float *logits = heap_array(float, N *vocabulary);
-    for (size_t i = 0; i < N; i++) {
-        random = random * 1664525u + 1013904223u;
-        inputs[i] = (struct model_input){.id = (int32_t)((random >> 8) % vocabulary), .block = -1};
-    }
+    for (size_t i = 0; i < N; i++)
+        inputs[i] =
+            (struct model_input){.id = (int32_t)(next_random(&random) % vocabulary), .block = -1};
     golden_read(m, &(struct golden_reading){.inputs = inputs, .n = N, .budget_us = 1000000},
                 logits);
     model_close(m);

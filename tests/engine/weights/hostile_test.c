@@ -8,6 +8,7 @@
 #include "engine/text/tokenizer.h"
 #include "engine/weights/weights.h"
 #include "tests/engine/weights/files.h"
+#include "tests/random.h"
 #include <fcntl.h>
 #include <malloc.h>
 #include <setjmp.h>
@@ -70,12 +71,7 @@ void __wrap_free(void *block)
 
 static bool with_vocabulary; /* it is in the file that is damaged */
 
-static uint64_t seed = 20261125;
-static uint32_t next_random(void)
-{
-    seed = seed * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(seed >> 33);
-}
+static uint32_t seed = 20261125;
 
 /* Open, and use as far as it goes. True: something opened. */
 static bool try_file(const char *path)
@@ -144,7 +140,7 @@ static void check_file(const char *file, const char *opened)
     assert_true(try_file(opened));
     size_t header = whole.size < HEADER_BYTES_MAX ? whole.size : HEADER_BYTES_MAX;
     for (size_t bit = 0; bit < header * 8; bit += all ? 1 : STRIDE) {
-        size_t at = all ? bit : bit + next_random() % STRIDE;
+        size_t at = all ? bit : bit + next_random(&seed) % STRIDE;
         at = at < header * 8 ? at : header * 8 - 1;
         uint8_t byte = whole.data[at / 8] ^ (uint8_t)(1u << at % 8);
         assert_int_equal(pwrite(fd, &byte, 1, (off_t)(at / 8)), 1);
@@ -152,7 +148,7 @@ static void check_file(const char *file, const char *opened)
         assert_int_equal(pwrite(fd, &whole.data[at / 8], 1, (off_t)(at / 8)), 1);
     }
     for (size_t i = 0, size = whole.size; size > 0; i++) {
-        size = all ? size - 1 : size - 1 - next_random() % (2 * whole.size / CUTS);
+        size = all ? size - 1 : size - 1 - next_random(&seed) % (2 * whole.size / CUTS);
         if (size > whole.size)
             break;
         assert_int_equal(ftruncate(fd, (off_t)size), 0);
@@ -173,7 +169,7 @@ static void check_file(const char *file, const char *opened)
 static void check(const char *file, const char *opened)
 {
     files_need();
-    print_message("seed %llu\n", (unsigned long long)seed);
+    print_message("seed %u\n", seed);
     check_file(files_path(file), files_path(opened));
 }
 
