@@ -173,3 +173,32 @@ void line_assert_company(struct line *l, const struct answer *expected, uint32_t
     print_message("    %zu ended, %zu were let go\n", done, removed);
     assert_true(removed > 3);
 }
+
+void line_assert_resume(struct line *l, const struct answer *expected)
+{
+    for (uint32_t i = 0; i < REQUESTS; i++)
+        for (size_t n = i % 5; n <= expected[i].n; n += 5) {
+            struct request q;
+            request_make(&q, i);
+            q.r.emitted = expected[i].tokens;
+            q.r.n_emitted = n;
+            struct answer a = line_answer(l, &q.r);
+            answer_assert_same(&a, &expected[i], n);
+        }
+}
+
+struct batch_event answer_assert_ids(struct batch *b, const int32_t *expected, size_t n)
+{
+    struct batch_event e = {0};
+    size_t at = 0;
+
+    while (batch_active(b) > 0) {
+        if (batch_step(b, &e) == 0)
+            continue;
+        assert_true(at + e.n_tokens <= n);
+        assert_memory_equal(e.tokens, expected + at, e.n_tokens * sizeof *e.tokens);
+        at += e.n_tokens;
+    }
+    assert_int_equal(at, n);
+    return e;
+}

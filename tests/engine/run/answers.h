@@ -38,6 +38,9 @@ void answer_take(struct answer *a, const struct batch_event *e);
 /* The same end and the same tokens, from index `from` on. */
 void answer_assert_same(const struct answer *a, const struct answer *b, size_t from);
 
+/* The one request of the batch gets these ids [n]; the last event. */
+struct batch_event answer_assert_ids(struct batch *b, const int32_t *expected, size_t n);
+
 /* Everything a batch stands on. */
 struct line {
     struct golden_model m;
@@ -56,5 +59,7 @@ struct answer line_answer(struct line *l, const struct batch_request *r);
 
 /* The answers [REQUESTS] that all others are compared with. */
 void answers_reference(const char *model, struct answer *out);
+/* Each answer, begun anew behind some of its own tokens, ends as expected [REQUESTS]. */
+void line_assert_resume(struct line *l, const struct answer *expected);
 /* Requests come and go at random between steps; those that stay get what is expected [REQUESTS]. */
 void line_assert_company(struct line *l, const struct answer *expected, uint32_t seed);

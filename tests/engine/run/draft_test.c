@@ -79,9 +79,8 @@ static void test_golden_run(void **state)
     struct drafter *d = NULL;
     struct tokenizer *t = NULL;
     struct batch *b = NULL;
-    struct batch_event e = {0};
     struct status st = {0};
-    size_t n_prompt = 0, n = 0, at = 0, slot = 0;
+    size_t n_prompt = 0, n = 0, slot = 0;
     const int32_t *prompt = golden_i32(c, "prompt", &n_prompt);
     const int32_t *expected = golden_i32(c, "ids", &n);
     const struct batch_request r = {.ids = prompt, .n_ids = n_prompt, .tokens_max = n};
@@ -99,13 +98,7 @@ static void test_golden_run(void **state)
                                           .draft_always = true};
     assert_true(tokenizer_new(&t, m.weights, &st) && batch_new(&b, m.model, t, &options, &st) &&
                 batch_add(b, &r, &slot, &st));
-    while (batch_active(b) > 0) {
-        if (batch_step(b, &e) == 0)
-            continue;
-        assert_memory_equal(e.tokens, expected + at, e.n_tokens * sizeof *e.tokens);
-        at += e.n_tokens;
-    }
-    assert_int_equal(at, n);
+    struct batch_event e = answer_assert_ids(b, expected, n);
     print_message("    %zu of %zu guesses right\n", e.accepted, e.drafted);
     assert_true(e.accepted > e.drafted / 10);
     batch_free(b);
@@ -124,15 +117,7 @@ static void test_resume_at_every_token(void **state)
     (void)state;
     answers_reference(MODEL, expected);
     line_open_drafted(&l, MODEL, 3, 1000);
-    for (uint32_t i = 0; i < REQUESTS; i++)
-        for (size_t n = i % 5; n <= expected[i].n; n += 5) {
-            struct request q;
-            request_make(&q, i);
-            q.r.emitted = expected[i].tokens;
-            q.r.n_emitted = n;
-            struct answer a = line_answer(&l, &q.r);
-            answer_assert_same(&a, &expected[i], n);
-        }
+    line_assert_resume(&l, expected);
     line_close(&l);
 }
 
