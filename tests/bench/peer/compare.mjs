@@ -89,8 +89,9 @@ function programPeer(command) {
                                             "-p", Object.keys(keys).join(","), "-n", String(STEPS)],
                                   {encoding: "utf8", stdio: ["ignore", "pipe", "ignore"]});
         const figures = {};
-        // some builds print lines of their own before the list
-        for (const test of JSON.parse(said.slice(said.indexOf("[\n"), said.lastIndexOf("]") + 1))) {
+        // some builds print lines of their own before the list and within it
+        const list = said.split("\n").filter(line => /^([[\]]|\s*[{}"])/.test(line)).join("\n");
+        for (const test of JSON.parse(list)) {
             const key = test.n_gen ? "decode_tokens_per_s" : keys[test.n_prompt];
             if (key) figures[key] = test.avg_ts;
         }
