@@ -271,7 +271,8 @@ static bool take_text(char *out, const struct value *value, const struct row *ro
     }
     if (row->form == FORM_NAME && text.size == 0)
         return status_fail(st, STATUS_INVALID, "empty");
-    memcpy(out, text.data, text.size);
+    if (text.size > 0) /* else it may be NULL */
+        memcpy(out, text.data, text.size);
     out[text.size] = 0;
     return true;
 }

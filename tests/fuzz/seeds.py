@@ -4,6 +4,7 @@
 
 Needs numpy.
 """
+import json
 import os
 import shutil
 import sys
@@ -66,6 +67,43 @@ def media():
     return Parts(metadata, {k: rng.random(v) for k, v in tensors.items()})
 
 
+WIRE, TEXT = (os.path.join(ROOT, 'tests', 'golden', name) for name in ('wire', 'text'))
+
+
+def lines(name):
+    with open(os.path.join(TEXT, name)) as f:
+        return [json.loads(line) for line in f]
+
+
+def messages():
+    """Good frames; the first byte says what they are (message_fuzz.c)."""
+    for name in sorted(os.listdir(WIRE)):
+        if name.endswith('.hex'):
+            with open(os.path.join(WIRE, name)) as f:
+                yield bytes([name == 'turns.hex']) + bytes.fromhex(f.read())
+
+
+def bodies():
+    """Chat requests; the first byte is the size of their pieces (body_fuzz.c)."""
+    picture = {'type': 'image_url', 'image_url': {'url': 'data:image/png;base64,iVBORw0KGgo='}}
+    sound = {'type': 'input_audio', 'input_audio': {'data': 'UklGRg==', 'format': 'wav'}}
+    film = {'type': 'video_url', 'video_url': {'url': 'data:video/mp4;base64,AAAA'}}
+    text = {'type': 'text', 'text': 'What is \u00e9 on it? ' * 5}
+    more = {'stream': True, 'stream_options': {'include_usage': True}, 'temperature': 0.5, 'top_p': 0.9, 'max_tokens': 9,
+            'seed': 1, 'stop': ['a', 'b'], 'millrace': {'image_budget': 70, 'video_fps': 1, 'thinking': True},
+            'tools': [{'type': 'function', 'function': {'name': 'f', 'parameters': {'type': 'object'}}}]}
+    for case in lines('chat.jsonl'):
+        yield b'\x07' + json.dumps({'model': 'chat', 'messages': case['messages']}).encode()
+    yield b'\x00' + json.dumps({'model': 'chat', 'messages': [{'role': 'user', 'content': [text, picture, sound, film]}],
+                                **more}).encode()
+
+
+def answers():
+    """Ids of two bytes; the first byte says whether a thought is open (answer_fuzz.c)."""
+    for case in lines('parse.jsonl'):
+        yield bytes([case['start_state'] != 'CONTENT']) + b''.join(i.to_bytes(2, 'big') for i in case['ids'])
+
+
 def read(path):
     with open(path, 'rb') as f:
         return f.read()
@@ -92,6 +130,9 @@ def main(out):
                                       f'{whole}/generation_config.json', f'{split}/model.safetensors.index.json')):
             write(os.path.join(corpus, 'safetensors', f'{kind}-{which}'), bytes([which]) + read(path))
         write(os.path.join(corpus, 'tokenizer', kind), read(f'{whole}/tokenizer.json'))
+    for target, seeds in (('message', messages()), ('body', bodies()), ('answer', answers())):
+        for i, seed in enumerate(seeds):
+            write(os.path.join(corpus, target, str(i)), seed)
     for target in ('safetensors', 'tokenizer'):
         shutil.copytree(os.path.join(folder, 'f32'), os.path.join(folder, target), dirs_exist_ok=True)
     shutil.copytree(os.path.join(folder, 'f32-split'), os.path.join(folder, 'safetensors'), dirs_exist_ok=True)
