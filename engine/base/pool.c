@@ -32,6 +32,7 @@ struct pool {
     pool_work *work;
     void *context;
     size_t n, grain;
+    bool in_order;   /* all take from the first share */
     atomic_uint job; /* counts jobs; a change is the starting signal */
     atomic_bool closing;
     /* What all write while they work has cache lines of its own: the rest is only read then. */
@@ -85,7 +86,7 @@ static bool take_over(struct share *own, struct share *other)
  * each fetch memory ahead that the other one reads. */
 static void work_on(struct pool *pool, size_t thread)
 {
-    struct share *own = &pool->shares[thread];
+    struct share *own = &pool->shares[pool->in_order ? 0 : thread];
     size_t piece, others = 1;
 
     while (others < pool->n_threads) {
@@ -105,9 +106,10 @@ static void share_out(struct pool *pool)
     size_t pieces = (pool->n + pool->grain - 1) / pool->grain;
 
     assert(pieces <= UINT32_MAX);
+    size_t shares = pool->in_order ? 1 : pool->n_threads;
     for (size_t i = 0; i < pool->n_threads; i++)
         atomic_store(&pool->shares[i].pieces,
-                     pieces_of(pieces * i / pool->n_threads, pieces * (i + 1) / pool->n_threads));
+                     i < shares ? pieces_of(pieces * i / shares, pieces * (i + 1) / shares) : 0);
 }
 
 static void wait_for_job(struct pool *pool, unsigned seen)
@@ -203,7 +205,8 @@ static void wait_for_workers(struct pool *pool)
     (void)pthread_mutex_unlock(&pool->mutex);
 }
 
-void pool_run(struct pool *pool, size_t n, size_t grain, pool_work *work, void *context)
+static void run(struct pool *pool, size_t n, size_t grain, bool in_order, pool_work *work,
+                void *context)
 {
     assert(grain > 0);
     if (n == 0)
@@ -217,9 +220,20 @@ void pool_run(struct pool *pool, size_t n, size_t grain, pool_work *work, void *
     pool->context = context;
     pool->n = n;
     pool->grain = grain;
+    pool->in_order = in_order;
     share_out(pool);
     atomic_store(&pool->running, pool->n_threads - 1);
     start_job(pool);
     work_on(pool, 0);
     wait_for_workers(pool);
+}
+
+void pool_run(struct pool *pool, size_t n, size_t grain, pool_work *work, void *context)
+{
+    run(pool, n, grain, false, work, context);
+}
+
+void pool_run_in_order(struct pool *pool, size_t n, size_t grain, pool_work *work, void *context)
+{
+    run(pool, n, grain, true, work, context);
 }

@@ -16,3 +16,6 @@ size_t pool_threads(const struct pool *pool);
  * everything. Not reentrant. */
 typedef void pool_work(void *context, size_t begin, size_t end, size_t thread);
 void pool_run(struct pool *pool, size_t n, size_t grain, pool_work *work, void *context);
+/* The same, but the threads take the pieces in order, one after the other: for a file, which is
+ * read best from begin to end. */
+void pool_run_in_order(struct pool *pool, size_t n, size_t grain, pool_work *work, void *context);

@@ -40,12 +40,13 @@ struct ops_tensors {
 /* Lay matrices out as the kernels of this CPU like them best, with all threads; ops_matmul then
  * finds them, also for views of some of their rows, as long as ops. They are read from the file,
  * not through its mapping, whose pages are not touched; it must stay for ops_row. Where any are
- * laid out, all other tensors are read through as well: afterwards the system has the file at hand.
- * `progress` (NULL: nobody) is told, by the calling thread, how many bytes of what is made are
- * done. That takes as much memory as what is stored, up to 6 % more. Nothing is done for kernels
- * that read matrices as they are stored. False with STATUS_LIMIT: memory is too short, and no harm,
- * matrices stay as they are; with another code: a file could not be read. No number depends on it.
- */
+ * laid out, all other tensors are read through on the way, and the system has them at hand: a pass
+ * of its own over the file (services/stage/warm.h) would read what is laid out again wherever
+ * memory does not hold both. `progress` (NULL: nobody) is told, by the calling thread, how many
+ * bytes of what is made are done. That takes as much memory as what is stored, up to 6 % more.
+ * Nothing is done for kernels that read matrices as they are stored. False with STATUS_LIMIT:
+ * memory is too short, and no harm, matrices stay as they are; with another code: a file could not
+ * be read. No number depends on it. */
 typedef void ops_laid_out(void *context, size_t done_bytes, size_t all_bytes);
 MUST_CHECK bool ops_lay_out(struct ops *ops, const struct ops_tensors *tensors,
                             ops_laid_out *progress, void *context, struct status *st);

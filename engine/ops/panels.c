@@ -94,7 +94,6 @@ struct lay_job {
     size_t n, n_pieces, piece_bytes; /* the largest one, as it is stored */
     uint8_t **buffers;               /* [threads][piece_bytes] */
     struct status *failures;         /* [threads] */
-    atomic_size_t next_piece;
     atomic_bool failed;
     atomic_size_t done_bytes;
     size_t all_bytes; /* of panels */
@@ -142,18 +141,9 @@ static void lay_part(void *context, size_t begin, size_t end, size_t thread)
 {
     struct lay_job *job = context;
 
-    (void)begin;
-    (void)end;
-    while (!atomic_load(&job->failed)) {
-        size_t first = atomic_fetch_add(&job->next_piece, PIECES_ONCE);
-        if (first >= job->n_pieces)
-            return;
-        for (size_t i = first; i < first + PIECES_ONCE && i < job->n_pieces; i++)
-            if (!lay_piece(job, i, thread)) {
-                atomic_store(&job->failed, true);
-                return;
-            }
-    }
+    for (size_t i = begin; i < end && !atomic_load(&job->failed); i++)
+        if (!lay_piece(job, i, thread))
+            atomic_store(&job->failed, true);
 }
 
 static struct laying laying_of(const struct tensor_view *w)
@@ -202,7 +192,7 @@ static bool lay_all(struct lay_job *job, struct pool *pool, uint8_t *pages, stru
     job->failures = heap_array(struct status, threads);
     for (size_t i = 0; i < threads; i++)
         job->buffers[i] = heap_new(job->piece_bytes, 1);
-    pool_run(pool, threads, 1, lay_part, job);
+    pool_run_in_order(pool, job->n_pieces, PIECES_ONCE, lay_part, job);
     bool failed = atomic_load(&job->failed);
     for (size_t i = 0; i < threads; i++) {
         if (job->failures[i].code != STATUS_OK)

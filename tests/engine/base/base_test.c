@@ -138,28 +138,40 @@ static void test_utf8(void **state)
     }
 }
 
+#define POOL_N ((size_t)10007)
+#define POOL_THREADS 4
+
+struct covered {
+    unsigned char seen[POOL_N];
+    size_t ends[POOL_THREADS]; /* of each thread's last piece */
+    size_t back[POOL_THREADS]; /* pieces that lie before the thread's last one */
+};
+
 static void count(void *context, size_t begin, size_t end, size_t thread)
 {
-    unsigned char *seen = context;
+    struct covered *c = context;
 
-    (void)thread;
     for (size_t i = begin; i < end; i++)
-        seen[i]++;
+        c->seen[i]++;
+    c->back[thread] += begin < c->ends[thread];
+    c->ends[thread] = end;
 }
 
 static void test_pool_covers_every_element_once(void **state)
 {
     (void)state;
-    enum { N = 10007 };
-    static unsigned char seen[N];
+    static struct covered c;
 
-    for (size_t threads = 1; threads <= 4; threads++) {
+    for (size_t threads = 1; threads <= POOL_THREADS; threads++) {
         struct pool *pool = pool_new(threads);
-        for (int round = 0; round < 200; round++) {
-            memset(seen, 0, sizeof seen);
-            pool_run(pool, N, (size_t)round * 7 + 1, count, seen);
-            for (size_t i = 0; i < N; i++)
-                assert_int_equal(seen[i], 1);
+        for (size_t round = 0; round < 400; round++) {
+            bool in_order = round % 2;
+            memset(&c, 0, sizeof c);
+            (in_order ? pool_run_in_order : pool_run)(pool, POOL_N, round / 2 * 7 + 1, count, &c);
+            for (size_t i = 0; i < POOL_N; i++)
+                assert_int_equal(c.seen[i], 1);
+            for (size_t i = 0; in_order && i < threads; i++)
+                assert_int_equal(c.back[i], 0);
         }
         pool_free(pool);
     }
