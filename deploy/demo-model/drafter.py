@@ -56,7 +56,7 @@ class Drafter(nn.Module):
         super().__init__()
         wide, shape = target.shape['width'], dict(target.shape, width=WIDTH, ff=FF)
         self.layers = nn.ModuleList(Borrower(shape, kind == 'S') for kind in LAYERS)
-        self.hint_layer = len(LAYERS)                        # train.Muon: all layers always learn
+        self.hint_layer = len(LAYERS)                        # learn.Muon: all layers always learn
         self.pre = nn.Parameter(torch.randn(WIDTH, 2 * wide) / math.sqrt(2 * wide))
         self.post = nn.Parameter(torch.randn(wide, WIDTH) / math.sqrt(WIDTH))
         self.embedding = nn.Parameter(torch.randn(len(target.embedding), WIDTH) / math.sqrt(WIDTH))
@@ -164,7 +164,7 @@ def read(folder, target):
 
 def main():
     import fast
-    from train import Muon, rate_at
+    import learn
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--files', default='.', help='folder with model.gguf and mmproj.gguf')
     ap.add_argument('--out', default='.', help='folder')
@@ -181,30 +181,20 @@ def main():
     target = Model(len(vocabulary), shape).eval()
     target.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items()})
     drafter = read(a.warm, target).train() if a.warm else Drafter(target)
-    muon = Muon(drafter)
-    adam = torch.optim.Adam([p for n, p in drafter.named_parameters() if not (n.startswith('layers') and p.dim() == 2)],
-                            betas=(0.9, 0.98), eps=1e-10)
+    learner = learn.Learner(drafter, a.rate, a.adam_rate)
     rows = corpus.Rows(vocabulary, [a.seed, 7], 6, 320)
     print(f'{sum(p.numel() for p in drafter.parameters()):,} parameters', flush=True)
-    begin = said = time.time()
-    step, recent = 0, []
+    begin, step, log = time.time(), 0, learn.Log()
     while True:
         now = time.time()
         part = min(1.0, (now - begin) / (60 * a.minutes))
         losses = loss_of(target, drafter, rows.batch(0.5))
         sum(losses).backward()
-        scale = rate_at(step, part, 1.0)
-        muon.step(a.rate * scale, 0.05)
-        for group in adam.param_groups:
-            group['lr'] = a.adam_rate * scale
-        adam.step()
-        drafter.zero_grad(set_to_none=True)
+        learner.step(step, part)
         step += 1
-        recent.append([x.item() for x in losses])
-        if now - said > 20 or part >= 1:
-            means = ' '.join(f'{x:.3f}' for x in np.mean(recent, 0))
-            print(f'{time.strftime("%H:%M:%S")} step {step} {means}', flush=True)
-            recent, said = [], now
+        log.add('guesses', losses)
+        if log.due(now) or part >= 1:
+            log.say(f'step {step}')
         if part >= 1:
             write(drafter, target, vocabulary, a.out)
             return

@@ -9,7 +9,6 @@ extra heads (kind, colour, size and rank of what a tile shows; key and number of
 lower layers along and are left out of the files.  Started again, it goes on from the checkpoint.
 """
 import argparse
-import math
 import os
 import signal
 import time
@@ -24,41 +23,10 @@ import torch.nn.functional as F                              # noqa: E402
 import corpus                                                # noqa: E402
 import export                                                # noqa: E402
 import fast                                                  # noqa: E402
+import learn                                                 # noqa: E402
 import model as model_module                                 # noqa: E402
 from model import Model                                      # noqa: E402
 from vocabulary import Vocabulary                            # noqa: E402
-
-
-class Muon:
-    """Momentum whose direction is made orthogonal (three Newton-Schulz steps), for the matrices inside the layers."""
-
-    def __init__(self, model, momentum=0.95):
-        self.groups = {}                                     # matrices of one shape are turned together
-        for i, layer in enumerate(model.layers):
-            for p in layer.parameters():
-                if p.dim() == 2:
-                    self.groups.setdefault((i <= model.hint_layer, *p.shape), []).append(p)
-        self.momentum = momentum
-        self.state = {key: torch.zeros(len(g), *key[1:]) for key, g in self.groups.items()}
-
-    @torch.no_grad()
-    def step(self, rate, decay):
-        for key, group in self.groups.items():
-            if group[0].grad is None:                        # the upper layers, when only hints are learned
-                continue
-            shape, gradient = key[1:], torch.stack([p.grad for p in group])
-            m = self.state[key].lerp_(gradient, 1 - self.momentum)
-            g = gradient.lerp(m, self.momentum)
-            tall = shape[0] > shape[1]
-            x = g.transpose(1, 2) if tall else g
-            x = (x / (x.flatten(1).norm(dim=1)[:, None, None] + 1e-7)).to(fast.NUMBERS)
-            for _ in range(3):
-                a = x @ x.transpose(1, 2)
-                x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
-            x = (x.transpose(1, 2) if tall else x).float()
-            size = rate * math.sqrt(max(1.0, shape[0] / shape[1]))
-            for p, step in zip(group, x):
-                p.mul_(1 - rate * decay).sub_(step, alpha=size)
 
 
 def known_only(scores, wanted):
@@ -104,19 +72,10 @@ def load(model, weights):
     model.load_state_dict({k: w for k, w in weights.items() if k in own and own[k].shape == w.shape}, strict=False)
 
 
-def rate_at(step, progress, peak):
-    """Rises for 100 steps, stays, and falls to nothing over the second half of the time."""
-    return peak * min(1, (step + 1) / 100) * min(1, (1 - progress) / 0.5 + 1e-3)
-
-
-def outside_of(model):
-    return [p for n, p in model.named_parameters() if not (n.startswith('layers') and p.dim() == 2)]
-
-
-def save(path, model, muon, adam, vocabulary, step, seconds, tokens):
-    torch.save(dict(model=model.state_dict(), muon=muon.state, adam=adam.state_dict(), shape=model.shape,
-                    merges=vocabulary.merges, step=step, seconds=seconds, tokens=tokens,
-                    outside=[p.shape for p in outside_of(model)]), path + '.new')
+def save(path, learner, vocabulary, step, seconds, tokens):
+    torch.save(dict(model=learner.model.state_dict(), muon=learner.muon.state, adam=learner.adam.state_dict(),
+                    shape=learner.model.shape, merges=vocabulary.merges, step=step, seconds=seconds, tokens=tokens,
+                    outside=[p.shape for p in learner.outside]), path + '.new')
     os.replace(path + '.new', path)
 
 
@@ -158,17 +117,15 @@ def main():
         vocabulary = corpus.learn_vocabulary()
         shape = {k: v for k, v in dict(layers=a.layers, width=a.width, ff=a.ff).items() if v}
     model = Model(len(vocabulary), shape, corpus.HINT_CLASSES)
-    outside = outside_of(model)
-    muon = Muon(model)
-    adam = torch.optim.Adam(outside, lr=a.adam_rate, betas=(0.9, 0.98), eps=1e-10)
+    learner = learn.Learner(model, a.rate, a.adam_rate, clip=1.0)
     step, seconds_before, tokens_seen = 0, 0.0, 0
     if not old and a.warm:
         load(model, {k: torch.from_numpy(np.array(v)) for k, v in weights.items()})
     if old:
         load(model, old['model'])
-        muon.state = old['muon']
-        if [p.shape for p in outside] == old.get('outside'):
-            adam.load_state_dict(old['adam'])
+        learner.muon.state = old['muon']
+        if [p.shape for p in learner.outside] == old.get('outside'):
+            learner.adam.load_state_dict(old['adam'])
         step, seconds_before, tokens_seen = old['step'], old['seconds'], old['tokens']
     rows = corpus.Rows(vocabulary, [a.seed, step], a.rows, a.length, shares_of(a.only))
     silent = corpus.Rows(vocabulary, [a.seed, step, 1], 2 * a.rows, 146, shares_of(a.silent_only), corpus.draw_silent)
@@ -176,8 +133,8 @@ def main():
           flush=True)
     stop = []
     signal.signal(signal.SIGTERM, lambda number, frame: stop.append(number))
-    begin = saved = said = time.time()
-    recent, drawing, tokens_said = {}, 0.0, tokens_seen
+    begin = saved = time.time()
+    log, drawing, tokens_said = learn.Log(), 0.0, tokens_seen
     while True:
         now = time.time()
         part = min(1.0, (now - begin) / (60 * a.minutes))
@@ -189,26 +146,18 @@ def main():
         answers, hints = loss_of(model, batch, hints_only)
         extra = sum(sum(parts) / len(parts) for parts in hints.values())
         (answers + a.hints * extra).backward()
-        scale = rate_at(step, progress, 1.0)
-        torch.nn.utils.clip_grad_norm_(outside, 1.0)
-        muon.step(a.rate * scale, 0.05)
-        for group in adam.param_groups:
-            group['lr'] = a.adam_rate * scale
-        adam.step()
-        model.zero_grad(set_to_none=True)
+        learner.step(step, progress)
         step += 1
         tokens_seen += int((batch['tree'] >= 0).sum())
         for kind, parts in (hints if hints_only else dict(hints, loss=[answers])).items():
-            recent.setdefault(f'{kind}{len(parts)}' if kind == 'heard' else kind, []).append([p.item() for p in parts])
-        if now - said > 20 or part >= 1:
-            means = ' '.join(f'{kind} ' + ' '.join(f'{m:.3f}' for m in np.mean(v, 0)) for kind, v in
-                             sorted(recent.items()))
-            new = tokens_seen - tokens_said
-            print(f'{time.strftime("%H:%M:%S")} step {step} progress {progress:.3f} tokens {tokens_seen / 1e6:.2f} M '
-                  f'{means} | {new / (now - said):.0f} tokens/s, drawing {100 * drawing / (now - said):.0f}%', flush=True)
-            recent, drawing, said, tokens_said = {}, 0.0, now, tokens_seen
+            log.add(f'{kind}{len(parts)}' if kind == 'heard' else kind, parts)
+        if log.due(now) or part >= 1:
+            rate, share = (tokens_seen - tokens_said) / (now - log.said), drawing / (now - log.said)
+            log.say(f'step {step} progress {progress:.3f} tokens {tokens_seen / 1e6:.2f} M',
+                    f'| {rate:.0f} tokens/s, drawing {100 * share:.0f}%')
+            drawing, tokens_said = 0.0, tokens_seen
         if now - saved > 120 or part >= 1 or stop:
-            save(a.checkpoint, model, muon, adam, vocabulary, step, seconds_before + now - begin, tokens_seen)
+            save(a.checkpoint, learner, vocabulary, step, seconds_before + now - begin, tokens_seen)
             saved = now
         if part >= 1 or stop:
             print(f'stopped at progress {progress:.3f}')
