@@ -32,13 +32,14 @@ static const struct matmul_row any_type[] = {
     MATMUL_ROW(F32, float, 0, 0, c)
 };
 
-/* at, vector: the suffix of attention, and of the rest: few of a step's operations. */
-#define SET(set, need, at, vector) {                                                               \
-    .name = #set, .needs = (need), .round_row = round_row_##vector,                              \
-    .rmsnorm = rmsnorm_##vector, .add_scale = add_scale_##vector, .gelu_mul = gelu_mul_##vector,   \
-    .softcap = softcap_##vector, .rope = rope_##vector, .attend_store = attend_store_##vector, .attend = attend_##at,                  \
-    .attend_add = attend_add_##at, .attend_finish = attend_finish_##at,                     \
-    .resize_across = resize_across_##vector, .resize_down = resize_down_##vector }
+/* wide: the suffix of what has vectors of its own in the AVX-512 set; other: of the rest. */
+#define SET(set, need, wide, other) {                                                              \
+    .name = #set, .needs = (need), .round_row = round_row_##other,                                 \
+    .rmsnorm = rmsnorm_##wide, .add_norm = add_norm_##wide, .gelu_mul = gelu_mul_##wide,           \
+    .softcap = softcap_##wide, .rope = rope_##wide, .attend_store = attend_store_##other,          \
+    .attend = attend_##wide, .attend_add = attend_add_##wide,                                      \
+    .attend_finish = attend_finish_##wide, .resize_across = resize_across_##other,                 \
+    .resize_down = resize_down_##other }
 
 static const struct kernel_set sets[] = {
 #if defined(__x86_64__)

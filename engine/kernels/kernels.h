@@ -37,8 +37,8 @@ struct panels {
 #define PANEL_ROWS ((size_t)16)
 #define PANEL_ALIGN 64
 
-/* Activations: x always; q, scale and sum for kernels that multiply rounded ones. These lie strip
- * by strip, so that what many rows need at once lies together; what is beyond the width in the last
+/* Activations: x, or q, scale and sum for kernels that multiply rounded ones. These lie strip by
+ * strip, so that what many rows need at once lies together; what is beyond the width in the last
  * strip is not read. Scales stay float32: as half floats they would cost accuracy, and overflow,
  * for nothing. */
 struct act_rows {
@@ -85,7 +85,9 @@ struct kernel_set {
     void (*round_row)(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n,
                       size_t block);
     void (*rmsnorm)(float *out, const float *x, const float *weight, size_t n, float epsilon);
-    void (*add_scale)(float *x, const float *y, size_t n, float scale);
+    /* x = (x + rmsnorm of y) * scale */
+    void (*add_norm)(float *x, const float *y, const float *weight, size_t n, float epsilon,
+                     float scale);
     void (*gelu_mul)(float *out, const float *gate, const float *up, size_t n);
     void (*softcap)(float *x, size_t n, float cap);
     void (*rope)(float *x, const float *cos, const float *sin, size_t heads, size_t half);

@@ -24,15 +24,18 @@
 #define MATMUL_ROW(dtype, type, block, needs, set)                                                 \
     {DTYPE_##dtype, needs, block, matmul_##type##_##set, "matmul_" #type "_" #set, NULL},
 
-/* What a set has beside products. */
-#define DECLARE_SET(set)                                                                           \
-    void round_row_##set(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n,          \
-                         size_t block);                                                            \
+/* What a set has beside products; the AVX-512 files have some of it. */
+#define DECLARE_VECTORS(set)                                                                       \
     void rmsnorm_##set(float *out, const float *x, const float *weight, size_t n, float epsilon);  \
-    void add_scale_##set(float *x, const float *y, size_t n, float scale);                         \
+    void add_norm_##set(float *x, const float *y, const float *weight, size_t n, float epsilon,    \
+                        float scale);                                                              \
     void gelu_mul_##set(float *out, const float *gate, const float *up, size_t n);                 \
     void softcap_##set(float *x, size_t n, float cap);                                             \
-    void rope_##set(float *x, const float *cos, const float *sin, size_t heads, size_t half);      \
+    void rope_##set(float *x, const float *cos, const float *sin, size_t heads, size_t half);
+#define DECLARE_SET(set)                                                                           \
+    DECLARE_VECTORS(set)                                                                           \
+    void round_row_##set(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n,          \
+                         size_t block);                                                            \
     void attend_store_##set(const struct attend_shape *shape, void *keys, void *values, size_t at, \
                             const float *key, const float *value);                                 \
     void attend_##set(const struct attend_task *task, const struct attend_part *out);              \
@@ -58,6 +61,7 @@ matmul_kernel matmul_float_avx512;
 
 DECLARE_SET(avx2)
 
+DECLARE_VECTORS(avx512)
 void attend_avx512(const struct attend_task *task, const struct attend_part *out);
 void attend_add_avx512(const struct attend_part *total, const struct attend_part *more, size_t rows,
                        size_t head_dim);

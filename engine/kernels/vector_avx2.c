@@ -1,18 +1,18 @@
 /* Norm, activation functions, rounding and rotation, AVX2: the same bits as norm_c.c, act_c.c and
- * rope_c.c, so nothing here is fused. A tail goes through the same code in a padded vector. */
+ * rope_c.c. */
 #include "engine/kernels/math_avx2.h"
-#include "engine/kernels/sets.h"
 #include <assert.h>
 
 #define LANES 8
 
-/* The first n of eight values, the others zero. */
-static inline __m256 load_some(const float *x, size_t n)
+typedef __m256 floats;
+
+static ALWAYS_INLINE floats floats_first(const float *x, size_t n)
 {
     return n >= LANES ? _mm256_loadu_ps(x) : _mm256_maskload_ps(x, tail_mask(n));
 }
 
-static inline void store_some(float *out, __m256 v, size_t n)
+static ALWAYS_INLINE void floats_put(float *out, floats v, size_t n)
 {
     if (n >= LANES)
         _mm256_storeu_ps(out, v);
@@ -20,85 +20,37 @@ static inline void store_some(float *out, __m256 v, size_t n)
         _mm256_maskstore_ps(out, tail_mask(n), v);
 }
 
-void rmsnorm_avx2(float *out, const float *x, const float *weight, size_t n, float epsilon)
+static ALWAYS_INLINE floats floats_exp(floats x)
 {
-    __m256 sum = _mm256_setzero_ps();
-    for (size_t i = 0; i < n; i += LANES) {
-        __m256 v = load_some(x + i, n - i);
-        sum = _mm256_add_ps(sum, _mm256_mul_ps(v, v));
-    }
-    float mean = lanes_sum(sum) / (float)n;
-    __m128 root = _mm_sqrt_ss(_mm_set_ss(mean + epsilon));
-    __m256 factor = _mm256_set1_ps(1.0f / _mm_cvtss_f32(root));
-    for (size_t i = 0; i < n; i += LANES) {
-        __m256 y = _mm256_mul_ps(load_some(x + i, n - i), factor);
-        if (weight)
-            y = _mm256_mul_ps(y, load_some(weight + i, n - i));
-        store_some(out + i, y, n - i);
-    }
+    return exp_eight(x);
 }
 
-void add_scale_avx2(float *x, const float *y, size_t n, float scale)
+static ALWAYS_INLINE floats floats_size(floats x)
 {
-    __m256 factor = _mm256_set1_ps(scale);
-    for (size_t i = 0; i < n; i += LANES) {
-        __m256 sum = _mm256_add_ps(load_some(x + i, n - i), load_some(y + i, n - i));
-        store_some(x + i, _mm256_mul_ps(sum, factor), n - i);
-    }
+    return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x);
 }
 
-void gelu_mul_avx2(float *out, const float *gate, const float *up, size_t n)
+static ALWAYS_INLINE floats floats_pick(floats size, floats small, floats large, floats x)
 {
-    const __m256 cube = _mm256_set1_ps(GELU_CUBE), scale = _mm256_set1_ps(GELU_SCALE);
-    for (size_t i = 0; i < n; i += LANES) {
-        __m256 u = load_some(gate + i, n - i);
-        __m256 third = _mm256_mul_ps(_mm256_mul_ps(_mm256_mul_ps(cube, u), u), u);
-        __m256 e = exp_eight(_mm256_mul_ps(scale, _mm256_add_ps(u, third)));
-        __m256 y = _mm256_div_ps(u, _mm256_add_ps(_mm256_set1_ps(1.0f), e));
-        if (up)
-            y = _mm256_mul_ps(y, load_some(up + i, n - i));
-        store_some(out + i, y, n - i);
-    }
-}
-
-static inline __m256 tanh_eight(__m256 x)
-{
-    const __m256 sign = _mm256_set1_ps(-0.0f), one = _mm256_set1_ps(1.0f);
-    __m256 size = _mm256_andnot_ps(sign, x), z = _mm256_mul_ps(x, x);
-    __m256 p = _mm256_set1_ps(TANH_P0);
-    p = _mm256_add_ps(_mm256_mul_ps(p, z), _mm256_set1_ps(TANH_P1));
-    p = _mm256_add_ps(_mm256_mul_ps(p, z), _mm256_set1_ps(TANH_P2));
-    p = _mm256_add_ps(_mm256_mul_ps(p, z), _mm256_set1_ps(TANH_P3));
-    p = _mm256_add_ps(_mm256_mul_ps(p, z), _mm256_set1_ps(TANH_P4));
-    __m256 small = _mm256_add_ps(_mm256_mul_ps(_mm256_mul_ps(p, z), x), x);
-    __m256 e = _mm256_add_ps(exp_eight(_mm256_add_ps(size, size)), one);
-    __m256 large = _mm256_sub_ps(one, _mm256_div_ps(_mm256_set1_ps(2.0f), e));
-    large = _mm256_or_ps(_mm256_andnot_ps(sign, large), _mm256_and_ps(sign, x));
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    large = _mm256_or_ps(floats_size(large), _mm256_and_ps(sign, x));
     return _mm256_blendv_ps(large, small,
                             _mm256_cmp_ps(size, _mm256_set1_ps(TANH_SMALL), _CMP_LT_OQ));
 }
 
-void softcap_avx2(float *x, size_t n, float cap)
+static ALWAYS_INLINE float squares(const float *x, size_t n)
 {
-    __m256 limit = _mm256_set1_ps(cap);
+    floats sum = _mm256_setzero_ps();
     for (size_t i = 0; i < n; i += LANES) {
-        __m256 v = _mm256_div_ps(load_some(x + i, n - i), limit);
-        store_some(x + i, _mm256_mul_ps(limit, tanh_eight(v)), n - i);
+        floats v = floats_first(x + i, n - i);
+        sum += v * v;
     }
+    return lanes_sum(sum);
 }
 
-void rope_avx2(float *x, const float *cos, const float *sin, size_t heads, size_t half)
-{
-    for (size_t h = 0; h < heads; h++, x += 2 * half) {
-        for (size_t j = 0; j < half; j += LANES) {
-            size_t n = half - j;
-            __m256 a = load_some(x + j, n), b = load_some(x + j + half, n);
-            __m256 c = load_some(cos + j, n), s = load_some(sin + j, n);
-            store_some(x + j, _mm256_sub_ps(_mm256_mul_ps(a, c), _mm256_mul_ps(b, s)), n);
-            store_some(x + j + half, _mm256_add_ps(_mm256_mul_ps(b, c), _mm256_mul_ps(a, s)), n);
-        }
-    }
-}
+#include "engine/kernels/vector_walk.h"
+
+VECTORS(avx2)
 
 static inline float largest_of(__m256 v)
 {

@@ -241,8 +241,7 @@ static void add(struct drafter *d, const float *norm, float scale, size_t n)
 {
     const struct hparams *hp = &d->own.hp;
 
-    ops_rmsnorm(d->own.ops, d->branch, d->branch, norm, n, hp->width, hp->eps);
-    ops_add_scale(d->own.ops, d->y, d->branch, n * hp->width, scale);
+    ops_add_norm(d->own.ops, d->y, d->branch, norm, n, hp->width, hp->eps, scale);
 }
 
 static void layer(struct drafter *d, size_t i, const struct drafter_row *rows, size_t n)

@@ -238,11 +238,9 @@ static bool join(struct forward *f)
     const struct hparams *hp = &f->model->hp;
     const struct layer_experts *layer = &f->model->layer[f->cursor.layer].experts;
     const struct ops *ops = f->model->ops;
-    float *sum = f->experts.sum;
 
     ops_rmsnorm(ops, f->branch, f->branch, layer->post_mlp_norm, f->n, hp->width, hp->eps);
-    ops_rmsnorm(ops, sum, sum, layer->post_norm, f->n, hp->width, hp->eps);
-    ops_add_scale(ops, f->branch, sum, f->n * hp->width, 1);
+    ops_add_norm(ops, f->branch, f->experts.sum, layer->post_norm, f->n, hp->width, hp->eps, 1);
     return true;
 }
 

@@ -87,8 +87,7 @@ static bool norm_after(struct forward *f, const float *weight, float scale, cons
 {
     const struct hparams *hp = &f->model->hp;
 
-    ops_rmsnorm(f->model->ops, f->branch, f->branch, weight, f->n, hp->width, hp->eps);
-    ops_add_scale(f->model->ops, f->x, f->branch, f->n * hp->width, scale);
+    ops_add_norm(f->model->ops, f->x, f->branch, weight, f->n, hp->width, hp->eps, scale);
     forward_note(f, name, f->x, f->n, hp->width);
     return true;
 }

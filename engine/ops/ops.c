@@ -230,7 +230,7 @@ struct elements_job {
     float *out;
     const float *a, *b;
     size_t width, half;
-    float number;
+    float number, scale;
 };
 
 static void rmsnorm_part(void *context, size_t begin, size_t end, size_t thread)
@@ -251,17 +251,26 @@ void ops_rmsnorm(const struct ops *ops, float *out, const float *x, const float 
     pool_run(ops->pool, rows, grain, rmsnorm_part, &job);
 }
 
-static void add_scale_part(void *context, size_t begin, size_t end, size_t thread)
+static void add_norm_part(void *context, size_t begin, size_t end, size_t thread)
 {
     const struct elements_job *job = context;
     (void)thread;
-    job->set->add_scale(job->out + begin, job->a + begin, end - begin, job->number);
+    for (size_t r = begin; r < end; r++)
+        job->set->add_norm(job->out + r * job->width, job->a + r * job->width, job->b, job->width,
+                           job->number, job->scale);
 }
 
-void ops_add_scale(const struct ops *ops, float *x, const float *y, size_t n, float scale)
+void ops_add_norm(const struct ops *ops, float *x, const float *y, const float *weight, size_t rows,
+                  size_t width, float epsilon, float scale)
 {
-    struct elements_job job = {.set = ops->set, .out = x, .a = y, .number = scale};
-    pool_run(ops->pool, n, ELEMENTS_GRAIN, add_scale_part, &job);
+    struct elements_job job = {.set = ops->set,
+                               .out = x,
+                               .a = y,
+                               .b = weight,
+                               .width = width,
+                               .number = epsilon,
+                               .scale = scale};
+    pool_run(ops->pool, rows, ELEMENTS_GRAIN / width + 1, add_norm_part, &job);
 }
 
 static void gelu_mul_part(void *context, size_t begin, size_t end, size_t thread)

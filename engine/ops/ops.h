@@ -79,8 +79,9 @@ void ops_row(float *out, const struct tensor_view *w, size_t row);
 void ops_rmsnorm(const struct ops *ops, float *out, const float *x, const float *weight,
                  size_t rows, size_t width, float epsilon);
 
-/* x = (x + y) * scale, x and y [n]. */
-void ops_add_scale(const struct ops *ops, float *x, const float *y, size_t n, float scale);
+/* x = (x + ops_rmsnorm of y) * scale, x and y [rows][width], weight [width]. */
+void ops_add_norm(const struct ops *ops, float *x, const float *y, const float *weight, size_t rows,
+                  size_t width, float epsilon, float scale);
 
 /* out = gelu_tanh(gate) * up, all [n], out may be gate or up. up NULL: gelu_tanh alone. */
 void ops_gelu_mul(const struct ops *ops, float *out, const float *gate, const float *up, size_t n);

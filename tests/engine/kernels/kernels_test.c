@@ -413,9 +413,9 @@ static void check_elements(const struct kernel_set *set, const struct kernel_set
     same("rmsnorm in place", set, a.x, b.x);
     make_numbers(&a, size);
     b = a;
-    set->add_scale(a.x, a.y, n, 0.7f);
-    plain->add_scale(b.x, b.y, n, 0.7f);
-    same("add_scale", set, a.x, b.x);
+    set->add_norm(a.x, a.y, a.z, n, 1e-6f, 0.7f);
+    plain->add_norm(b.x, b.y, b.z, n, 1e-6f, 0.7f);
+    same("add_norm", set, a.x, b.x);
     set->gelu_mul(a.x, a.x, a.z, n);
     plain->gelu_mul(b.x, b.x, b.z, n);
     same("gelu_mul", set, a.x, b.x);
