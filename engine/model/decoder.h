@@ -111,7 +111,7 @@ struct expert_rows {
     size_t *begin;      /* [experts + 1] of an expert in `order` */
     float *x;           /* [n][width] what all experts get */
     float *in, *out;    /* [n][width] the rows of one expert's tokens */
-    float *gate, *up;   /* [n][expert_ff] */
+    float *gated;       /* [n][expert_ff] */
     float *sum;         /* [n][width] what the experts say */
 };
 /* Memory for up to rows_max tokens; nothing when the model has no experts. */
@@ -146,11 +146,11 @@ struct forward {
     float *branch;            /* [n][width] what is added to it next, or its norm */
     float *q, *k, *v, *heads; /* [n][heads or kv_heads][head_dim]; share memory with the MLP */
     struct expert_rows experts;
-    float *gate, *up;       /* [n][ff] */
+    float *gated;           /* [n][ff] */
     float *cos[2], *sin[2]; /* [n][half], full and sliding */
     float *logits;          /* [rows with logits][a tile of the vocabulary] */
     size_t n_logits;
-    struct activations *act;
+    struct activations *act, *gated_act;
 
     forward_watch *watch; /* NULL: none */
     void *watch_context;
@@ -167,6 +167,10 @@ double forward_tile_cost(const struct forward *f);
  */
 size_t forward_tile(struct forward *f, size_t left, double unit_cost, size_t least);
 
-/* One tile of out [rows of f->act][stride] = w * f->act, from cursor.at on; true when all is there.
- */
-bool forward_product(struct forward *f, float *out, size_t stride, const struct tensor_view *w);
+/* One tile of out [rows of x][stride] = w * x, from cursor.at on; true when all is there. */
+bool forward_product(struct forward *f, float *out, size_t stride, const struct tensor_view *w,
+                     struct activations *x);
+/* One tile of f->gated_act = gelu(gate * f->act) * (up * f->act), to be multiplied with `next`;
+ * made: as ops_gated_begin has it. */
+bool forward_gated(struct forward *f, float *made, const struct tensor_view *gate,
+                   const struct tensor_view *up, const struct tensor_view *next);

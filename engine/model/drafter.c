@@ -23,11 +23,11 @@ struct drafter {
     float *joined;                /* [rows_max][2 * target width] */
     float *y, *branch;            /* [rows_max][width] */
     float *q, *heads;             /* [rows_max][heads][head_dim] */
-    float *gate, *up;             /* [rows_max][ff] */
+    float *gated;                 /* [rows_max][ff] */
     float *cos[2], *sin[2];       /* [rows_max][half], full and sliding */
     float *hidden;                /* [rows_max][target width] */
     float *logits;                /* [rows_max][vocabulary] */
-    struct activations *act;
+    struct activations *act, *gated_act;
 };
 
 /* ---- open */
@@ -109,12 +109,11 @@ static void make_room(struct drafter *d)
 {
     const struct hparams *hp = &d->own.hp;
     size_t n = d->rows_max, out = hp->width_out, q = 0;
-    size_t widest = 2 * out > hp->ff ? 2 * out : hp->ff;
+    size_t widest = 2 * out > hp->width ? 2 * out : hp->width;
 
     for (size_t i = 0; i < hp->layers; i++)
         q = hp->heads * hp->layer[i].head_dim > q ? hp->heads * hp->layer[i].head_dim : q;
     widest = q > widest ? q : widest;
-    widest = hp->width > widest ? hp->width : widest;
     d->positions = heap_array(int32_t, n);
     d->queries = heap_array(struct attend_query, n);
     d->joined = heap_array(float, n * 2 * out);
@@ -122,8 +121,7 @@ static void make_room(struct drafter *d)
     d->branch = heap_array(float, n * hp->width);
     d->q = heap_array(float, n *q);
     d->heads = heap_array(float, n *q);
-    d->gate = heap_array(float, n * hp->ff);
-    d->up = heap_array(float, n * hp->ff);
+    d->gated = heap_array(float, n * hp->ff);
     for (size_t kind = 0; kind < 2; kind++) {
         d->cos[kind] = heap_array(float, n * d->own.half[kind]);
         d->sin[kind] = heap_array(float, n * d->own.half[kind]);
@@ -131,6 +129,7 @@ static void make_room(struct drafter *d)
     d->hidden = heap_array(float, n *out);
     d->logits = heap_array(float, n * hp->vocabulary);
     d->act = activations_new(n, widest);
+    d->gated_act = activations_new(n, hp->ff);
 }
 
 bool drafter_open(struct drafter **out, const struct weights *w, struct model *target,
@@ -165,6 +164,7 @@ void drafter_close(struct drafter *d)
     if (!d)
         return;
     activations_free(d->act);
+    activations_free(d->gated_act);
     heap_free(d->positions);
     heap_free(d->queries);
     heap_free(d->joined);
@@ -172,8 +172,7 @@ void drafter_close(struct drafter *d)
     heap_free(d->branch);
     heap_free(d->q);
     heap_free(d->heads);
-    heap_free(d->gate);
-    heap_free(d->up);
+    heap_free(d->gated);
     for (size_t kind = 0; kind < 2; kind++) {
         heap_free(d->cos[kind]);
         heap_free(d->sin[kind]);
@@ -187,12 +186,11 @@ void drafter_close(struct drafter *d)
 
 /* ---- a step */
 
-/* out = w x, x [n][in of w] */
-static void product(struct drafter *d, float *out, const struct tensor_view *w, const float *x,
-                    size_t n)
+/* out = w x */
+static void product(const struct drafter *d, float *out, const struct tensor_view *w,
+                    struct activations *x)
 {
-    activations_set(d->act, x, n, w->dims[0]);
-    ops_matmul(d->own.ops, out, w->dims[1], w, 0, w->dims[1], d->act);
+    ops_matmul(d->own.ops, out, w->dims[1], w, 0, w->dims[1], x);
 }
 
 /* y = W_pre (embedding of the token by the target, its normed stream) */
@@ -208,7 +206,8 @@ static void embed(struct drafter *d, const struct drafter_row *rows, size_t n)
             e[j] *= target->embedding_scale;
         memcpy(e + width, rows[r].hidden, width * sizeof *e);
     }
-    product(d, d->y, d->before, d->joined, n);
+    activations_set(d->act, d->joined, n, 2 * width);
+    product(d, d->y, d->before, d->act);
 }
 
 /* All that the target has read is in the past; the place of the guess itself is not there yet. */
@@ -252,19 +251,19 @@ static void layer(struct drafter *d, size_t i, const struct drafter_row *rows, s
     size_t dim = hp->layer[i].head_dim;
     bool kind = hp->layer[i].sliding;
 
-    ops_rmsnorm(ops, d->branch, d->y, w->attn_norm, n, hp->width, hp->eps);
-    product(d, d->q, w->q, d->branch, n);
+    activations_set_norm(d->act, d->branch, d->y, w->attn_norm, n, hp->width, hp->eps);
+    product(d, d->q, w->q, d->act);
     ops_rmsnorm(ops, d->q, d->q, w->q_norm, n * hp->heads, dim, hp->eps);
     ops_rope(ops, d->q, d->cos[kind], d->sin[kind], n, hp->heads, dim / 2);
     attend(d, i, rows, n);
-    product(d, d->branch, w->o, d->heads, n);
+    activations_set(d->act, d->heads, n, hp->heads * dim);
+    product(d, d->branch, w->o, d->act);
     add(d, w->post_attn_norm, 1, n);
 
-    ops_rmsnorm(ops, d->branch, d->y, w->ffn_norm, n, hp->width, hp->eps);
-    product(d, d->gate, w->gate, d->branch, n);
-    product(d, d->up, w->up, d->branch, n);
-    ops_gelu_mul(ops, d->gate, d->gate, d->up, n * hp->ff);
-    product(d, d->branch, w->down, d->gate, n);
+    activations_set_norm(d->act, d->branch, d->y, w->ffn_norm, n, hp->width, hp->eps);
+    ops_gated_begin(ops, d->gated_act, d->gated, n, w->down);
+    ops_gated(ops, d->gated_act, w->gate, w->up, 0, hp->ff, d->act);
+    product(d, d->branch, w->down, d->gated_act);
     add(d, w->post_ffn_norm, w->scale, n);
 }
 
@@ -286,9 +285,9 @@ const float *drafter_step(struct drafter *d, const struct drafter_row *rows, siz
     embed(d, rows, n);
     for (size_t i = 0; i < hp->layers; i++)
         layer(d, i, rows, n);
-    ops_rmsnorm(d->own.ops, d->y, d->y, d->own.norm, n, hp->width, hp->eps);
-    product(d, d->hidden, d->after, d->y, n);
-    product(d, d->logits, d->own.embedding, d->y, n);
+    activations_set_norm(d->act, d->branch, d->y, d->own.norm, n, hp->width, hp->eps);
+    product(d, d->hidden, d->after, d->act);
+    product(d, d->logits, d->own.embedding, d->act);
     for (size_t r = 0; r < n; r++)
         memcpy(rows[r].hidden, d->hidden + r * hp->width_out, hp->width_out * sizeof(float));
     return d->logits;

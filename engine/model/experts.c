@@ -30,16 +30,15 @@ void experts_clear(struct expert_rows *e)
 
 size_t experts_floats(const struct hparams *hp)
 {
-    return hp->experts == 0 ? 0
-                            : 4 * hp->width + 2 * hp->expert_ff + hp->experts + hp->experts_used;
+    return hp->experts == 0 ? 0 : 4 * hp->width + hp->expert_ff + hp->experts + hp->experts_used;
 }
 
 void experts_lay_out(struct expert_rows *e, const struct hparams *hp, float *memory, size_t n)
 {
-    float **const parts[] = {&e->x,    &e->in, &e->out,         &e->sum,
-                             &e->gate, &e->up, &e->probability, &e->weight};
-    const size_t sizes[] = {hp->width,     hp->width,     hp->width,   hp->width,
-                            hp->expert_ff, hp->expert_ff, hp->experts, hp->experts_used};
+    float **const parts[] = {&e->x,     &e->in,          &e->out,   &e->sum,
+                             &e->gated, &e->probability, &e->weight};
+    const size_t sizes[] = {hp->width,     hp->width,   hp->width,       hp->width,
+                            hp->expert_ff, hp->experts, hp->experts_used};
 
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         *parts[i] = memory;
@@ -166,7 +165,7 @@ static bool choose(struct forward *f)
     forward_note(f, "router", e->probability, f->n, hp->experts);
     forward_note(f, "expert_weights", e->weight, f->n, used);
     if (f->watch) {
-        for (size_t i = 0; i < f->n * used; i++) /* the gates are not made yet */
+        for (size_t i = 0; i < f->n * used; i++) /* not in use yet */
             e->in[i] = (float)e->chosen[i];
         forward_note(f, "experts", e->in, f->n, used);
     }
@@ -198,22 +197,29 @@ static bool gather(struct forward *f)
 }
 
 /* `rows` output rows of the current expert, the first of them `first`. */
-static bool product(struct forward *f, float *out, const struct tensor_view *w, size_t first,
-                    size_t rows)
+static struct tensor_view part_of(const struct forward *f, const struct tensor_view *w,
+                                  size_t first, size_t rows)
 {
-    struct tensor_view part = decoder_rows(w, f->cursor.expert * w->dims[1] + first, rows);
-
-    return forward_product(f, out, rows, &part);
+    return decoder_rows(w, f->cursor.expert * w->dims[1] + first, rows);
 }
 
 static bool gated(struct forward *f)
 {
-    struct expert_rows *e = &f->experts;
-    size_t ff = f->model->hp.expert_ff, n = activations_rows(f->act);
+    const struct hparams *hp = &f->model->hp;
+    const struct layer_experts *layer = &f->model->layer[f->cursor.layer].experts;
+    size_t ff = hp->expert_ff;
+    struct tensor_view gate = part_of(f, layer->gate_up, 0, ff);
+    struct tensor_view up = part_of(f, layer->gate_up, ff, ff);
 
-    ops_gelu_mul(f->model->ops, e->gate, e->gate, e->up, n * ff);
-    activations_set(f->act, e->gate, n, ff);
-    return true;
+    return forward_gated(f, f->experts.gated, &gate, &up, layer->down);
+}
+
+static bool down(struct forward *f)
+{
+    size_t width = f->model->hp.width;
+    struct tensor_view w = part_of(f, f->model->layer[f->cursor.layer].experts.down, 0, width);
+
+    return forward_product(f, f->experts.out, width, &w, f->gated_act);
 }
 
 /* Each token gets what the expert says, by its weight. */
@@ -244,7 +250,7 @@ static bool join(struct forward *f)
     return true;
 }
 
-enum part { LOOK, ROUTER, CHOOSE, NORM, GATHER, GATE, UP, GATED, DOWN, SCATTER, JOIN, PARTS };
+enum part { LOOK, ROUTER, CHOOSE, NORM, GATHER, GATED, DOWN, SCATTER, JOIN, PARTS };
 
 static bool tile(struct forward *f)
 {
@@ -256,21 +262,17 @@ static bool tile(struct forward *f)
     case LOOK:
         return look(f);
     case ROUTER:
-        return forward_product(f, e->probability, hp->experts, layer->router);
+        return forward_product(f, e->probability, hp->experts, layer->router, f->act);
     case CHOOSE:
         return choose(f);
     case NORM:
         return norm(f);
     case GATHER:
         return gather(f);
-    case GATE:
-        return product(f, e->gate, layer->gate_up, 0, hp->expert_ff);
-    case UP:
-        return product(f, e->up, layer->gate_up, hp->expert_ff, hp->expert_ff);
     case GATED:
         return gated(f);
     case DOWN:
-        return product(f, e->out, layer->down, 0, hp->width);
+        return down(f);
     case SCATTER:
         return scatter(f);
     case JOIN:

@@ -32,15 +32,30 @@ size_t forward_tile(struct forward *f, size_t left, double unit_cost, size_t lea
     return n;
 }
 
-bool forward_product(struct forward *f, float *out, size_t stride, const struct tensor_view *w)
+bool forward_product(struct forward *f, float *out, size_t stride, const struct tensor_view *w,
+                     struct activations *x)
 {
     size_t left = w->dims[1] - f->cursor.at;
-    double unit = (double)(activations_rows(f->act) * w->dims[0]);
+    double unit = (double)(activations_rows(x) * w->dims[0]);
     size_t rows = forward_tile(f, left, unit, 128);
 
-    ops_matmul(f->model->ops, out, stride, w, f->cursor.at, f->cursor.at + rows, f->act);
+    ops_matmul(f->model->ops, out, stride, w, f->cursor.at, f->cursor.at + rows, x);
     f->cursor.at += rows;
     return f->cursor.at == w->dims[1];
+}
+
+bool forward_gated(struct forward *f, float *made, const struct tensor_view *gate,
+                   const struct tensor_view *up, const struct tensor_view *next)
+{
+    size_t n = activations_rows(f->act), begin = f->cursor.at, left = gate->dims[1] - begin;
+    double unit = 2 * (double)(n * gate->dims[0]);
+    size_t rows = forward_tile(f, left, unit, OPS_GATED_MULTIPLE);
+
+    if (begin == 0)
+        ops_gated_begin(f->model->ops, f->gated_act, made, n, next);
+    ops_gated(f->model->ops, f->gated_act, gate, up, begin, begin + rows, f->act);
+    f->cursor.at += rows;
+    return f->cursor.at == gate->dims[1];
 }
 
 void forward_trace(struct forward *f, forward_watch *watch, void *context)
@@ -59,7 +74,7 @@ void forward_note(const struct forward *f, const char *name, const float *values
 /* Sizes in floats per row of the parts of the arena. */
 struct row_sizes {
     size_t width, q, kv, ff;
-    size_t middle; /* q, k, v and heads, or gate and up, or the experts': one of them at a time */
+    size_t middle; /* q, k, v and heads, or the gated, or the experts': one of them at a time */
 };
 
 static size_t larger(size_t a, size_t b)
@@ -77,7 +92,7 @@ static struct row_sizes sizes_of(const struct hparams *hp)
         s.q = larger(s.q, q);
         s.kv = larger(s.kv, kv);
     }
-    s.middle = larger(larger(2 * s.q + 2 * s.kv, 2 * s.ff), experts_floats(hp));
+    s.middle = larger(larger(2 * s.q + 2 * s.kv, s.ff), experts_floats(hp));
     return s;
 }
 
@@ -92,7 +107,6 @@ struct forward *forward_new(struct model *m, size_t rows_max)
     struct row_sizes s = sizes_of(&m->hp);
     size_t row = 2 * s.width + s.middle + 2 * m->half[0] + 2 * m->half[1] + head_tile(m);
     size_t seen = s.q + 2 * m->hp.heads;
-    size_t widest = larger(larger(s.width, s.q), larger(s.ff, m->hp.expert_ff));
 
     assert(rows_max >= 1);
     f->model = m;
@@ -103,7 +117,8 @@ struct forward *forward_new(struct model *m, size_t rows_max)
     f->queries = heap_array(struct attend_query, rows_max);
     f->block_end = heap_array(size_t, rows_max);
     arena_init(&f->arena, (rows_max * row + seen + (size_t)16 * ARENA_ALIGN) * sizeof(float));
-    f->act = activations_new(rows_max, widest);
+    f->act = activations_new(rows_max, larger(s.width, s.q));
+    f->gated_act = activations_new(rows_max, larger(s.ff, m->hp.expert_ff));
     experts_init(&f->experts, &m->hp, rows_max);
     kv_widen(m->kv, rows_max);
     return f;
@@ -116,6 +131,7 @@ void forward_free(struct forward *f)
     forward_abandon(f);
     kv_narrow(f->model->kv, f->rows_max);
     activations_free(f->act);
+    activations_free(f->gated_act);
     experts_clear(&f->experts);
     arena_clear(&f->arena);
     heap_free(f->inputs);
@@ -184,8 +200,7 @@ static void lay_out(struct forward *f)
     f->heads = f->q + n * s.q;
     f->k = f->heads + n * s.q;
     f->v = f->k + n * s.kv;
-    f->gate = middle;
-    f->up = middle + n * s.ff;
+    f->gated = middle;
     experts_lay_out(&f->experts, &m->hp, middle, n);
     for (size_t kind = 0; kind < 2; kind++) {
         f->cos[kind] = arena_array(arena, float, n * m->half[kind]);

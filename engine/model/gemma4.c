@@ -72,13 +72,12 @@ static bool borrow(struct model *m, size_t i, struct status *st)
 
 /* ---- tiles: each does some of a step and says whether the step is done */
 
-/* branch = RMSNorm_weight(x), ready to be multiplied. */
+/* RMSNorm_weight(x) is to be multiplied. */
 static bool norm_before(struct forward *f, const float *weight)
 {
     const struct hparams *hp = &f->model->hp;
 
-    ops_rmsnorm(f->model->ops, f->branch, f->x, weight, f->n, hp->width, hp->eps);
-    activations_set(f->act, f->branch, f->n, hp->width);
+    activations_set_norm(f->act, f->branch, f->x, weight, f->n, hp->width, hp->eps);
     return true;
 }
 
@@ -188,21 +187,6 @@ static bool attend(struct forward *f)
     return true;
 }
 
-static bool gated(struct forward *f)
-{
-    const struct model *m = f->model;
-    size_t ff = m->hp.ff, begin = f->cursor.at;
-    size_t rows = forward_tile(f, f->n - begin, 20 * (double)ff, 1);
-    float *gate = f->gate + begin * ff;
-
-    ops_gelu_mul(m->ops, gate, gate, f->up + begin * ff, rows * ff);
-    f->cursor.at += rows;
-    if (f->cursor.at < f->n)
-        return false;
-    activations_set(f->act, f->gate, f->n, ff);
-    return true;
-}
-
 enum step {
     NORM_ATTENTION,
     QUERIES,
@@ -213,8 +197,6 @@ enum step {
     OUTPUT,
     ADD_ATTENTION,
     NORM_MLP,
-    GATE,
-    UP,
     GATED,
     DOWN,
     EXPERTS,
@@ -234,29 +216,25 @@ static bool tile(struct forward *f)
     case NORM_ATTENTION:
         return norm_before(f, layer->attn_norm);
     case QUERIES:
-        return forward_product(f, f->q, q, layer->q);
+        return forward_product(f, f->q, q, layer->q, f->act);
     case KEYS:
-        return forward_product(f, f->k, kv, layer->k);
+        return forward_product(f, f->k, kv, layer->k, f->act);
     case VALUES:
-        return !layer->v || forward_product(f, f->v, kv, layer->v);
+        return !layer->v || forward_product(f, f->v, kv, layer->v, f->act);
     case APPEND:
         return append(f);
     case ATTEND:
         return attend(f);
     case OUTPUT:
-        return forward_product(f, f->branch, m->hp.width, layer->o);
+        return forward_product(f, f->branch, m->hp.width, layer->o, f->act);
     case ADD_ATTENTION:
         return norm_after(f, layer->post_attn_norm, 1, "after_attention");
     case NORM_MLP:
         return norm_before(f, layer->ffn_norm);
-    case GATE:
-        return forward_product(f, f->gate, m->hp.ff, layer->gate);
-    case UP:
-        return forward_product(f, f->up, m->hp.ff, layer->up);
     case GATED:
-        return gated(f);
+        return forward_gated(f, f->gated, layer->gate, layer->up, layer->down);
     case DOWN:
-        return forward_product(f, f->branch, m->hp.width, layer->down);
+        return forward_product(f, f->branch, m->hp.width, layer->down, f->gated_act);
     case EXPERTS:
         return !layer->experts.router || experts_tile(f);
     case ADD_MLP:

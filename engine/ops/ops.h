@@ -60,6 +60,10 @@ struct activations *activations_new(size_t rows_max, size_t width_max);
 void activations_free(struct activations *a);
 /* x [rows][width], borrowed until the next set; it must not change in between. */
 void activations_set(struct activations *a, const float *x, size_t rows, size_t width);
+/* The same of ops_rmsnorm of x, which is made on the way: it goes to out [rows][width] with the
+ * first product; until then nothing of what is given may change. */
+void activations_set_norm(struct activations *a, float *out, const float *x, const float *weight,
+                          size_t rows, size_t width, float epsilon);
 size_t activations_rows(const struct activations *a); /* as set last */
 
 /* out[r][i] = sum over j of w[i][j] x[r][j], for begin <= i < end.
@@ -70,6 +74,21 @@ size_t activations_rows(const struct activations *a); /* as set last */
  * A caller that must not be away for long cuts [0, n_out) where it likes. */
 void ops_matmul(const struct ops *ops, float *out, size_t stride, const struct tensor_view *w,
                 size_t begin, size_t end, struct activations *x);
+
+/* out = gelu_tanh(gate x) * (up x), as activations for products with `next` and with matrices of
+ * its storage type: what comes in between goes through memory in small pieces only.
+ *
+ *   gate, up  dims [width][n_out], of one type; next: dims[0] = n_out
+ *   made      [rows][n_out]: written, and then borrowed, where next is not multiplied with rounded
+ *             activations
+ *
+ * ops_gated_begin says what is to come; then [0, n_out) may be cut at multiples of
+ * OPS_GATED_MULTIPLE. out is there when all is done. */
+#define OPS_GATED_MULTIPLE 256
+void ops_gated_begin(const struct ops *ops, struct activations *out, float *made, size_t rows,
+                     const struct tensor_view *next);
+void ops_gated(const struct ops *ops, struct activations *out, const struct tensor_view *gate,
+               const struct tensor_view *up, size_t begin, size_t end, struct activations *x);
 
 /* Row `row` of a matrix as float32 (an embedding): out [dims[0]]. */
 void ops_row(float *out, const struct tensor_view *w, size_t row);

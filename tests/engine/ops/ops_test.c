@@ -246,9 +246,10 @@ static void test_memory_short(void **state)
     ops_free(ops);
 }
 
-static void check_cuts(struct pool *pool, enum precision precision, enum dtype dtype, bool laid_out)
+static void check_cuts(struct pool *pool, enum precision precision, enum dtype dtype, bool laid_out,
+                       size_t ROWS)
 {
-    const size_t WIDTH = 768, OUT = 77, ROWS = 13;
+    const size_t WIDTH = 768, OUT = 77;
     struct tensor_view w;
     struct ops *whole = ops_new(NULL, precision), *split = ops_new(pool, precision);
     struct activations *a = activations_new(ROWS, WIDTH);
@@ -274,7 +275,7 @@ static void check_cuts(struct pool *pool, enum precision precision, enum dtype d
         assert_memory_equal(found + r * (OUT - 7), expected + r * OUT + 7,
                             (OUT - 7) * sizeof *found);
     memset(found, 0, ROWS * OUT * sizeof *found);
-    for (size_t first = 0, n = 1; first < ROWS; first += n, n = 1 + n % 5) {
+    for (size_t first = 0, n = 1; first < ROWS; first += n, n = 1 + (n + ROWS / 5) % (ROWS / 2)) {
         n = n < ROWS - first ? n : ROWS - first;
         activations_set(a, x + first * WIDTH, n, WIDTH);
         ops_matmul(split, found + first * OUT, OUT, &w, 0, OUT, a);
@@ -305,12 +306,77 @@ static void test_matmul_cuts(void **state)
     for (size_t mask = 0; mask < sizeof masks / sizeof *masks; mask++) {
         cpu_set_mask(masks[mask]);
         for (size_t i = 0; i < sizeof weight_types / sizeof *weight_types; i++) {
-            check_cuts(pool, PRECISION_EXACT, weight_types[i], false);
-            check_cuts(pool, PRECISION_FAST, weight_types[i], false);
-            check_cuts(pool, PRECISION_FAST, weight_types[i], true);
+            check_cuts(pool, PRECISION_EXACT, weight_types[i], false, 13);
+            check_cuts(pool, PRECISION_FAST, weight_types[i], false, 13);
+            check_cuts(pool, PRECISION_FAST, weight_types[i], true, 13);
+            check_cuts(pool, PRECISION_FAST, weight_types[i], true, 150);
         }
     }
     cpu_set_mask(UINT32_MAX);
+    pool_free(pool);
+}
+
+/* What is made on the way into products against the verbs one after the other. */
+static void check_on_the_way(struct pool *pool, enum precision precision, enum dtype dtype,
+                             enum dtype next, size_t rows)
+{
+    enum { WIDTH = 256, MIDDLE = 768, OUT = 24, CUT = OPS_GATED_MULTIPLE };
+    struct ops *whole = ops_new(NULL, precision), *split = ops_new(pool, precision);
+    struct tensor_view gate, up, down;
+    struct activations *x = activations_new(rows, WIDTH), *y = activations_new(rows, MIDDLE);
+    float *in = random_floats(&seed, rows * WIDTH, 3.0f);
+    float *weight = random_floats(&seed, WIDTH, 1.0f);
+    float *norm = heap_array(float, rows *WIDTH), *made = heap_array(float, rows *MIDDLE);
+    float *a = heap_array(float, rows *MIDDLE), *b = heap_array(float, rows *MIDDLE);
+    float *expected = heap_array(float, rows *OUT), *found = heap_array(float, rows *OUT);
+
+    make_weights(&gate, dtype, WIDTH, MIDDLE);
+    make_weights(&up, dtype, WIDTH, MIDDLE);
+    make_weights(&down, next, MIDDLE, OUT);
+    ops_rmsnorm(whole, norm, in, weight, rows, WIDTH, 1e-6f);
+    activations_set(x, norm, rows, WIDTH);
+    ops_matmul(whole, a, MIDDLE, &gate, 0, MIDDLE, x);
+    ops_matmul(whole, b, MIDDLE, &up, 0, MIDDLE, x);
+    ops_gelu_mul(whole, a, a, b, rows * MIDDLE);
+    activations_set(y, a, rows, MIDDLE);
+    ops_matmul(whole, expected, OUT, &down, 0, OUT, y);
+
+    memset(norm, 0, rows * WIDTH * sizeof *norm);
+    activations_set_norm(x, norm, in, weight, rows, WIDTH, 1e-6f);
+    ops_gated_begin(split, y, made, rows, &down);
+    ops_gated(split, y, &gate, &up, 0, CUT, x);
+    ops_gated(split, y, &gate, &up, CUT, MIDDLE, x);
+    ops_matmul(split, found, OUT, &down, 0, OUT, y);
+    assert_memory_equal(found, expected, rows * OUT * sizeof *found);
+
+    memcpy(norm, in, rows * WIDTH * sizeof *norm);
+    ops_add_norm(split, norm, in, weight, rows, WIDTH, 1e-6f, 0.7f);
+    ops_rmsnorm(whole, a, in, weight, rows, WIDTH, 1e-6f);
+    for (size_t i = 0; i < rows * WIDTH; i++)
+        assert_true(norm[i] == (in[i] + a[i]) * 0.7f);
+    heap_free((void *)(uintptr_t)gate.data);
+    heap_free((void *)(uintptr_t)up.data);
+    heap_free((void *)(uintptr_t)down.data);
+    float *const all[] = {in, weight, norm, made, a, b, expected, found};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        heap_free(all[i]);
+    activations_free(x);
+    activations_free(y);
+    ops_free(whole);
+    ops_free(split);
+}
+
+static void test_on_the_way(void **state)
+{
+    (void)state;
+    struct pool *pool = pool_new(3);
+    static const size_t rows[] = {1, 5, 64, 131, 200};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        check_on_the_way(pool, PRECISION_FAST, DTYPE_Q4_0, DTYPE_Q4_0, rows[i]);
+        check_on_the_way(pool, PRECISION_FAST, DTYPE_Q8_0, DTYPE_Q6_K, rows[i]);
+        check_on_the_way(pool, PRECISION_FAST, DTYPE_Q6_K, DTYPE_BF16, rows[i]);
+        check_on_the_way(pool, PRECISION_EXACT, DTYPE_BF16, DTYPE_Q4_0, rows[i]);
+    }
     pool_free(pool);
 }
 
@@ -379,10 +445,11 @@ static void test_argmax(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden_best_set),  cmocka_unit_test(test_golden_c),
-        cmocka_unit_test(test_matmul_cuts),      cmocka_unit_test(test_softmax),
-        cmocka_unit_test(test_gelu_and_softcap), cmocka_unit_test(test_angles),
-        cmocka_unit_test(test_argmax),           cmocka_unit_test(test_memory_short),
+        cmocka_unit_test(test_golden_best_set), cmocka_unit_test(test_golden_c),
+        cmocka_unit_test(test_matmul_cuts),     cmocka_unit_test(test_on_the_way),
+        cmocka_unit_test(test_softmax),         cmocka_unit_test(test_gelu_and_softcap),
+        cmocka_unit_test(test_angles),          cmocka_unit_test(test_argmax),
+        cmocka_unit_test(test_memory_short),
     };
     print_message("seed %u\n", seed);
     return cmocka_run_group_tests(tests, NULL, NULL);
