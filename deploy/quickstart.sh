@@ -89,8 +89,10 @@ if [ -f "$demo/model.gguf" ]; then
 fi
 
 step "what now"
+elsewhere=""
+[ "$listen" = 127.0.0.1:8080 ] || elsewhere=" --url http://$listen"
 cat <<TXT
-ask more      $bin/millrace ask "..." --image FILE --audio FILE
+ask more      $bin/millrace ask "..." --image FILE --audio FILE$elsewhere
 the API       http://$listen/v1   (OpenAI's chat completions, model "chat")
 your model    $bin/millrace up --model FILE.gguf --media MMPROJ.gguf
 stop          ./deploy/quickstart.sh stop

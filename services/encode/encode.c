@@ -146,6 +146,10 @@ static bool copy_parts(const struct turn *turn, struct chat_part *parts,
         parts[i] = (struct chat_part){.kind = kind, .text = turn->parts[i].text};
         if (kind == MEDIA_NONE)
             continue;
+        if (pieces->n_media == 0)
+            return status_fail(
+                st, STATUS_UNSUPPORTED,
+                "this line decodes no media: pictures, sound and video are not read");
         if (*medium >= pieces->n_media || pieces->kinds[*medium] != kind)
             return status_fail(st, STATUS_CORRUPT, "turns: medium %zu has no frame of its kind",
                                *medium);

@@ -196,6 +196,21 @@ static bool find_media(struct up *up, struct status *st)
     return fit_read(&up->fit, c->weights, c->media, c->context, kv_type(c), st);
 }
 
+/* Without media nothing has to be decoded: our ingest leaves every pipeline. */
+static void leave_ingest_out(struct config *c)
+{
+    if (c->media[0] || config_stage(c, "ingest")->program[0])
+        return;
+    for (size_t i = 0; i < c->n_pipelines; i++) {
+        struct config_pipeline *p = &c->pipelines[i];
+        size_t kept = 0;
+        for (size_t k = 0; k < p->n_steps; k++)
+            if (strcmp(p->steps[k], "ingest") != 0)
+                memmove(p->steps[kept++], p->steps[k], sizeof *p->steps);
+        p->n_steps = kept;
+    }
+}
+
 static bool make_plan(struct up *up, struct status *st)
 {
     struct config *c = &up->config;
@@ -203,6 +218,7 @@ static bool make_plan(struct up *up, struct status *st)
     if (!config_check(c, st) || !find_media(up, st) ||
         !fit_drafter(&up->fit, c->weights, c->drafter, st))
         return false;
+    leave_ingest_out(c);
     struct config_stage *infer = config_stage(c, "infer");
     if (infer->slots == 0)
         infer->slots = SLOTS_DEFAULT;

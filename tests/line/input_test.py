@@ -101,6 +101,13 @@ def test_a_body_beyond_the_limit(own_line):
     refused(own_line('--body', '100000').chat('x' * 200000), 413)
 
 
+def test_a_line_for_text_only(own_line):
+    text = own_line('--media', 'none')
+    assert text.chat('hello').status == 200
+    for part in (picture_part(media.png(64, 64)), sound_part(media.wav(1))):
+        refused(text.chat([part, TEXT]), 415, 'no media')
+
+
 def test_wrong_method_and_path(line):
     assert line.request('GET', '/v1/chat/completions').status == 405
     assert line.request('GET', '/nothing').status == 404
