@@ -199,14 +199,15 @@ static void serve(struct loop *loop)
     while (!is_done(loop)) {
         if (poll(fds, sizeof fds / sizeof *fds, more ? 0 : wait_ms(loop)) < 0 && errno != EINTR)
             abort();
+        more = drain_bus(loop, msg); /* first, so that a token goes on at once */
         if (fds[2].revents & POLLIN)
             start_draining(loop);
         http_run(loop->http);
         clients_look_after(loop);
         if (clock_now_us() >= ledger_next_us(loop->ledger))
             loop_step(loop, &(struct ledger_event){.kind = EVENT_TICK});
-        more = release_step();
-        more = drain_bus(loop, msg) || more;
+        more = release_step() || more;
+        more = drain_bus(loop, msg) || more; /* again, since the above may have sent */
     }
     heap_free(msg);
 }

@@ -3,6 +3,7 @@
 #include "engine/base/heap.h"
 #include <assert.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -35,6 +36,7 @@ struct pool {
     bool in_order;   /* all take from the first share */
     atomic_uint job; /* counts jobs; a change is the starting signal */
     atomic_bool closing;
+    _Atomic int64_t give_way_until_us; /* 0: no longer */
     /* What all write while they work has cache lines of its own: the rest is only read then. */
     char apart_running[LINE];
     atomic_size_t running; /* workers that have not finished the job */
@@ -82,6 +84,20 @@ static bool take_over(struct share *own, struct share *other)
     }
 }
 
+/* A thread that has just had its share does not come before us when it wakes, and the system looks
+ * again at its next tick only, up to 4 ms later. */
+static void give_way(struct pool *pool)
+{
+    int64_t until_us = atomic_load(&pool->give_way_until_us);
+
+    if (until_us == 0) /* the usual case costs no look at the clock */
+        return;
+    if (clock_now_us() < until_us)
+        (void)sched_yield();
+    else
+        (void)atomic_compare_exchange_strong(&pool->give_way_until_us, &until_us, 0);
+}
+
 /* Each thread goes through a range of its own: two that take pieces in turn from one range would
  * each fetch memory ahead that the other one reads. */
 static void work_on(struct pool *pool, size_t thread)
@@ -94,6 +110,7 @@ static void work_on(struct pool *pool, size_t thread)
             size_t begin = piece * pool->grain;
             size_t end = begin + pool->grain < pool->n ? begin + pool->grain : pool->n;
             pool->work(pool->context, begin, end, thread);
+            give_way(pool);
         }
         for (others = 1; others < pool->n_threads; others++)
             if (take_over(own, &pool->shares[(thread + others) % pool->n_threads]))
@@ -116,9 +133,11 @@ static void wait_for_job(struct pool *pool, unsigned seen)
 {
     int64_t until = clock_now_us() + SPIN_US;
 
-    while (clock_now_us() < until)
+    while (clock_now_us() < until) {
         if (atomic_load(&pool->job) != seen)
             return;
+        give_way(pool);
+    }
     (void)pthread_mutex_lock(&pool->mutex);
     while (atomic_load(&pool->job) == seen)
         (void)pthread_cond_wait(&pool->wake, &pool->mutex);
@@ -187,6 +206,12 @@ void pool_free(struct pool *pool)
     heap_free(pool);
 }
 
+void pool_give_way(struct pool *pool, int64_t us)
+{
+    if (pool)
+        atomic_store(&pool->give_way_until_us, clock_now_us() + us);
+}
+
 size_t pool_threads(const struct pool *pool)
 {
     return pool ? pool->n_threads : 1;
@@ -196,9 +221,11 @@ static void wait_for_workers(struct pool *pool)
 {
     int64_t until = clock_now_us() + SPIN_US;
 
-    while (clock_now_us() < until)
+    while (clock_now_us() < until) {
         if (atomic_load(&pool->running) == 0)
             return;
+        give_way(pool);
+    }
     (void)pthread_mutex_lock(&pool->mutex);
     while (atomic_load(&pool->running) != 0)
         (void)pthread_cond_wait(&pool->done, &pool->mutex);
@@ -212,8 +239,11 @@ static void run(struct pool *pool, size_t n, size_t grain, bool in_order, pool_w
     if (n == 0)
         return;
     if (!pool || pool->n_threads == 1 || n <= grain) {
-        for (size_t begin = 0; begin < n; begin += grain)
+        for (size_t begin = 0; begin < n; begin += grain) {
             work(context, begin, begin + grain < n ? begin + grain : n, 0);
+            if (pool)
+                give_way(pool);
+        }
         return;
     }
     pool->work = work;

@@ -1,6 +1,7 @@
 /* pool.h - worker threads: split a range, wait for all of it. Our only threads live here. */
 #pragma once
 #include <stddef.h>
+#include <stdint.h>
 
 struct pool;
 
@@ -19,3 +20,8 @@ void pool_run(struct pool *pool, size_t n, size_t grain, pool_work *work, void *
 /* The same, but the threads take the pieces in order, one after the other: for a file, which is
  * read best from begin to end. */
 void pool_run_in_order(struct pool *pool, size_t n, size_t grain, pool_work *work, void *context);
+
+/* For that long from now the threads of the pool offer their core to others between two pieces of
+ * work, and while they wait for each other: somebody has just been given something to do who wants
+ * little of a core, but at once. pool may be NULL. */
+void pool_give_way(struct pool *pool, int64_t us);

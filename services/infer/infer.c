@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #define TOKENS_NEW_MAX 65536 /* of one answer, whatever the context allows */
+#define GIVE_WAY_US 2000     /* four tokens are with their clients by then */
 #define CRASH_AFTER 2        /* tokens given out before the test hook strikes */
 
 /* What infer remembers of a request in a slot of the batch. */
@@ -379,13 +380,13 @@ static void send_event(struct infer *infer, const struct batch_event *event, str
     struct slot *slot = &infer->slot[event->slot];
     struct msg *msg = heap_new(1, sizeof *msg);
     struct buffer packed = {0};
+    struct rid rid = slot->rid;
+    int64_t begun_us = clock_now_us();
 
     if (event->n_tokens) {
         if (slot->first_us == 0)
             slot->first_us = clock_now_us();
         slot->n_tokens += event->n_tokens;
-        log_debug("tokens", "request=%s index=%zu n=%zu", rid_hex(slot->rid).text, event->index,
-                  event->n_tokens);
         msg_add_take(msg, "tokens", BLOB_I32, (size_t[]){event->n_tokens}, 1,
                      blob_copy(event->tokens, event->n_tokens * sizeof *event->tokens));
     }
@@ -402,7 +403,10 @@ static void send_event(struct infer *infer, const struct batch_event *event, str
                  rid_hex(slot->rid).text, slot->prompt_tokens, event->cached_tokens, slot->n_tokens,
                  (clock_now_us() - slot->begun_us) / 1000);
     }
-    outbox_result_take(out, slot->rid, slot->epoch, msg);
+    outbox_result_take(out, rid, slot->epoch, msg);
+    if (event->n_tokens) /* once they are on their way: a line of the log takes its time too */
+        log_debug("tokens", "request=%s index=%zu n=%zu age_us=%" PRId64, rid_hex(rid).text,
+                  event->index, event->n_tokens, clock_now_us() - begun_us);
     buffer_clear(&packed);
     heap_free(msg);
 }
@@ -436,6 +440,8 @@ int infer_tick(void *self, struct outbox *out)
             abort();
         send_event(infer, &infer->events[i], out);
     }
+    if (n > 0)
+        pool_give_way(infer->pool, GIVE_WAY_US);
     return 0;
 }
 
