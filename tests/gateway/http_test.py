@@ -340,22 +340,15 @@ def lateness(line, seconds):
     return sorted((a - b) * 1000 for a, b in zip(arrived, line.sent_at))
 
 
-def test_uploads_do_not_hold_up_a_stream():
-    """Four bodies of 8 MB at once: parsed as wholes they would stop the stream for 0.1 s and more,
-    each. With MILLRACE_LATENCY_MS (release build, idle machine) they are 32 MB, and that is the
-    bound of the 99th percentile."""
-    strict = os.environ.get("MILLRACE_LATENCY_MS")
-    size = (32 if strict else 8) << 20
+def upload_beside_a_stream(body):
+    """How late a stream's pieces are, in ms, before and while four clients send that body at once."""
     line = Line()
     wait_until_ready(line)
-    medium = base64.b64encode(os.urandom(size * 3 // 4)).decode()
-    body = json.dumps({**HELLO, "messages": [{"role": "user", "content": [
-        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + medium}}]}]})
     # processes of their own: their work must not be taken for the gateway's
     clients = [subprocess.Popen([sys.executable, "-c", UPLOAD, str(line.port), PATH],
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(4)]
     for client in clients:
-        client.stdin.write(body.encode())
+        client.stdin.write(body)
         client.stdin.close()
     calm = lateness(line, 0.5)
     for client in clients:
@@ -365,13 +358,32 @@ def test_uploads_do_not_hold_up_a_stream():
     for client in clients:
         client.wait()
     line.close()
-    p99 = late[len(late) * 99 // 100]
     print(f"pieces late by ms: calm p99 {calm[len(calm) * 99 // 100]:.2f}, under load median "
-          f"{late[len(late) // 2]:.2f} p99 {p99:.2f} max {late[-1]:.2f}; uploads {statuses}")
+          f"{late[len(late) // 2]:.2f} p99 {late[len(late) * 99 // 100]:.2f} max {late[-1]:.2f}; uploads {statuses}")
     assert all(s.startswith(b"200 ") for s in statuses)
-    # a machine that is busy with other things is late by itself
-    bound = max(100, 10 * calm[len(calm) * 9 // 10])
-    assert p99 <= float(strict) if strict else late[len(late) * 9 // 10] <= bound
+    return calm, late
+
+
+def test_uploads_do_not_hold_up_a_stream():
+    """Four bodies of 8 MB at once: parsed as wholes they would stop the stream for 0.1 s and more,
+    each. With MILLRACE_LATENCY_MS (release build, idle machine) they are 32 MB, and that is the
+    bound of the 99th percentile."""
+    strict = os.environ.get("MILLRACE_LATENCY_MS")
+    size = (32 if strict else 8) << 20
+    medium = base64.b64encode(os.urandom(size * 3 // 4)).decode()
+    body = json.dumps({**HELLO, "messages": [{"role": "user", "content": [
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64," + medium}}]}]}).encode()
+    if strict:
+        _, late = upload_beside_a_stream(body)
+        assert late[len(late) * 99 // 100] <= float(strict)
+        return
+    # A machine that is busy with other things is late by itself, all the time (calm) or for a while: a gateway that is
+    # late because of the bodies is so each time.
+    for _ in range(3):
+        calm, late = upload_beside_a_stream(body)
+        if late[len(late) * 9 // 10] <= max(100, 10 * calm[len(calm) * 9 // 10]):
+            return
+    pytest.fail("late in each of three rounds")
 
 
 def test_ready_names_what_is_missing():

@@ -109,11 +109,11 @@ class Asked:
         self.back_ms = way[0]
 
 
-LOGGED = re.compile(r'(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d\.\d+)Z \w+ (\S+): (.*?) request=(\w+)(?:.* elapsed_ms=([0-9.]+))?')
+LOGGED = re.compile(r'(\d{4})-(\d\d)-(\d\d)T(\d\d):(\d\d):(\d\d\.\d+)Z \w+ (\S+): (.*?) request=(\w+)(?:.* (?:elapsed_ms|age_us)=([0-9.]+))?')
 
 
 def logged(line):
-    """What the stages said of requests: (seconds on the clock, "stage what", request, elapsed_ms or '')."""
+    """What the stages said of requests: (seconds on the clock, "stage what", request, elapsed_ms, age_us or '')."""
     for *when, process, what, request, elapsed in LOGGED.findall(line.logged()):
         seconds = calendar.timegm([int(x) for x in when[:5]] + [0]) + float(when[5])
         yield seconds, process.removeprefix('millrace-') + ' ' + what, request, elapsed
@@ -219,7 +219,7 @@ def busy_ways(line, n):
     asked = [asked_in_time(line, 24) for _ in range(n)]
     rows, ways, firsts = list(logged(line)), [], []
     for request, sent, came in asked:
-        tokens = [at for at, name, of, _ in rows if of == request and name == 'infer tokens']
+        tokens = [at - float(age) / 1e6 for at, name, of, age in rows if of == request and name == 'infer tokens']
         if len(tokens) - len(came) not in (0, 1):   # the last one may end the answer; else pieces of a letter
             continue
         encoded = [at for at, name, of, _ in rows if of == request and name == 'encode job done'][0]

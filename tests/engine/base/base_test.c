@@ -1,13 +1,18 @@
 /* The foundation: status, heap guard, arena, bytes, UTF-8, pool. */
+#define _GNU_SOURCE /* sched_setaffinity */
 #include "engine/base/arena.h"
 #include "engine/base/bytes.h"
+#include "engine/base/clock.h"
 #include "engine/base/heap.h"
 #include "engine/base/pages.h"
 #include "engine/base/pool.h"
 #include "engine/base/schedule.h"
 #include "engine/base/status.h"
+#include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -231,6 +236,74 @@ static void test_memory_ends_where_a_group_says(void **state)
     assert_true(pages_available_bytes() > 0);
 }
 
+/* ---- a pool that gives way ---- */
+
+static atomic_uint pieces_done;
+static atomic_bool watching;
+
+/* Counts how often it had the core between two pieces. */
+static void *watch_pieces(void *context)
+{
+    unsigned *turns = context, seen = 0;
+
+    while (atomic_load(&watching)) {
+        unsigned now = atomic_load(&pieces_done);
+        *turns += now != seen;
+        seen = now;
+        (void)sched_yield();
+    }
+    return NULL;
+}
+
+static void piece(void *context, size_t begin, size_t end, size_t thread)
+{
+    int64_t until_us = clock_now_us() + 20;
+
+    (void)context, (void)begin, (void)end, (void)thread;
+    while (clock_now_us() < until_us)
+        continue;
+    (void)atomic_fetch_add(&pieces_done, 1);
+}
+
+/* How often somebody else had this core while 2000 pieces were done. */
+static unsigned turns_of_another(struct pool *pool, int64_t way_us)
+{
+    unsigned turns = 0;
+    pthread_t other;
+
+    atomic_store(&watching, true);
+    assert_int_equal(pthread_create(&other, NULL, watch_pieces, &turns), 0);
+    pool_give_way(pool, way_us);
+    pool_run(pool, 2000, 1, piece, NULL);
+    atomic_store(&watching, false);
+    (void)pthread_join(other, NULL);
+    return turns;
+}
+
+/* On one core, which both want: the system changes over a few times in 40 ms by itself. */
+static void test_a_pool_gives_way_between_pieces(void **state)
+{
+    cpu_set_t all, one;
+    size_t cpu = 0;
+
+    (void)state;
+    assert_int_equal(sched_getaffinity(0, sizeof all, &all), 0);
+    while (!CPU_ISSET(cpu, &all))
+        cpu++;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    assert_int_equal(sched_setaffinity(0, sizeof one, &one), 0);
+    for (size_t threads = 1; threads <= 2; threads++) {
+        struct pool *pool = pool_new(threads);
+        unsigned usual = turns_of_another(pool, 0);
+        unsigned given = turns_of_another(pool, INT64_C(60000000));
+        print_message("%zu threads: %u turns, given way %u\n", threads, usual, given);
+        assert_true(given > 100 && given > 2 * usual);
+        pool_free(pool);
+    }
+    assert_int_equal(sched_setaffinity(0, sizeof all, &all), 0);
+}
+
 /* Only the niceness can be asked for everywhere. In a child: it cannot be taken back. */
 static void test_who_computes_stands_behind(void **state)
 {
@@ -262,6 +335,7 @@ int main(void)
         cmocka_unit_test(test_pool_covers_every_element_once),
         cmocka_unit_test(test_files_have_a_limit),
         cmocka_unit_test(test_memory_ends_where_a_group_says),
+        cmocka_unit_test(test_a_pool_gives_way_between_pieces),
         cmocka_unit_test(test_who_computes_stands_behind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
