@@ -159,6 +159,7 @@ bool body_finish(struct body *body, struct status *st)
 {
     struct cursor c = {.before = body->bytes};
 
+    body->raw_from = 0; /* in this piece of no bytes, too */
     return scan_finish(body, &c, st);
 }
 

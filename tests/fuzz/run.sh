@@ -25,7 +25,7 @@ one() {
 }
 
 bad=0
-for pair in "gguf safetensors" "tokenizer mmproj" "message body" "answer"; do
+for pair in "gguf safetensors" "tokenizer mmproj" "message body" "answer medium"; do
     pids=()
     for target in $pair; do
         one "$target" & pids+=($!)

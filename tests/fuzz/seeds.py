@@ -7,6 +7,7 @@ Needs numpy.
 import json
 import os
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -104,6 +105,23 @@ def answers():
         yield bytes([case['start_state'] != 'CONTENT']) + b''.join(i.to_bytes(2, 'big') for i in case['ids'])
 
 
+def media_files(folder):
+    """Files of each kind, each wanted as a picture, a sound and a video (medium_fuzz.c); none without ffmpeg."""
+    film = '-f lavfi -i testsrc=size=16x16:rate=4:duration=1 '
+    sound = '-f lavfi -i sine=duration=0.1:sample_rate=16000 '
+    kinds = {'png': film + '-frames:v 1', 'jpg': film + '-frames:v 1', 'webp': film + '-frames:v 1', 'wav': sound,
+             'flac': sound, 'mp3': sound, 'm4a': sound, 'opus': sound + '-ar 48000', 'ogg': sound + '-c:a libvorbis',
+             'opus.webm': sound + '-ar 48000 -c:a libopus', 'vorbis.webm': sound + '-c:a libvorbis',
+             'vp8.webm': film + '-c:v libvpx', 'vp9.webm': film + '-c:v libvpx-vp9', 'h264.mp4': film + '-c:v libx264',
+             'both.mp4': film + sound + '-c:v libx264 -c:a aac',
+             'fragments.mp4': film + sound + '-c:v libx264 -c:a aac -movflags frag_keyframe+empty_moov'}
+    for kind, words in kinds.items() if shutil.which('ffmpeg') else ():
+        path = os.path.join(folder, 'x.' + kind)
+        made = subprocess.run(['ffmpeg', '-v', 'quiet', '-y', *words.split(), path], check=False)
+        for want in range(3) if made.returncode == 0 else ():
+            yield bytes([want]) + read(path)
+
+
 def read(path):
     with open(path, 'rb') as f:
         return f.read()
@@ -130,7 +148,9 @@ def main(out):
                                       f'{whole}/generation_config.json', f'{split}/model.safetensors.index.json')):
             write(os.path.join(corpus, 'safetensors', f'{kind}-{which}'), bytes([which]) + read(path))
         write(os.path.join(corpus, 'tokenizer', kind), read(f'{whole}/tokenizer.json'))
-    for target, seeds in (('message', messages()), ('body', bodies()), ('answer', answers())):
+    for target, seeds in (('message', messages()), ('body', bodies()), ('answer', answers()),
+                          ('medium', media_files(folder))):
+        os.makedirs(os.path.join(corpus, target), exist_ok=True)
         for i, seed in enumerate(seeds):
             write(os.path.join(corpus, target, str(i)), seed)
     for target in ('safetensors', 'tokenizer'):

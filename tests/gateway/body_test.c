@@ -344,6 +344,25 @@ static void test_any_cut_gives_the_same(void **state)
     body_free(whole);
 }
 
+/* A number ends only with the body; its bytes were kept as they came. */
+static void test_ends_within_a_raw_value(void **state)
+{
+    (void)state;
+    struct span all = span_text("{\"tools\":123");
+
+    for (size_t piece = 1; piece <= all.size; piece++) {
+        struct body *body = new_body();
+        struct status st = {0};
+        for (size_t at = 0; at < all.size; at += piece) {
+            size_t n = all.size - at < piece ? all.size - at : piece;
+            assert_true(body_push(body, span_of(all.data + at, n), &st));
+        }
+        assert_false(body_finish(body, &st));
+        assert_non_null(strstr(st.text, "ends at byte 12"));
+        body_free(body);
+    }
+}
+
 static void test_hash_tells_inputs_apart(void **state)
 {
     (void)state;
@@ -415,6 +434,7 @@ int main(void)
         cmocka_unit_test(test_limits),
         cmocka_unit_test(test_what_comes_of_it),
         cmocka_unit_test(test_any_cut_gives_the_same),
+        cmocka_unit_test(test_ends_within_a_raw_value),
         cmocka_unit_test(test_hash_tells_inputs_apart),
         cmocka_unit_test(test_random_changes),
     };
