@@ -1,4 +1,5 @@
 /* F16: IEEE 754 binary16, one value a block; also the scales of the quantized types. */
+#include "engine/quant/parts.h"
 #include "engine/quant/types.h"
 #include <string.h>
 
@@ -56,11 +57,8 @@ uint16_t quant_f32_to_f16(float value)
 static void to_f32(float *out, const void *blocks, size_t n)
 {
     const uint8_t *bytes = blocks;
-    for (size_t i = 0; i < n; i++) {
-        uint16_t half;
-        memcpy(&half, bytes + 2 * i, sizeof half);
-        out[i] = quant_f16_to_f32(half);
-    }
+    for (size_t i = 0; i < n; i++)
+        out[i] = part_half(bytes + 2 * i);
 }
 
 static void from_f32(void *blocks, const float *in, size_t n)

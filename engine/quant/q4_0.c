@@ -1,5 +1,6 @@
 /* Q4_0: 32 values a block; half-float d, then b[16]: low nibbles are values 0..15, high ones
  * 16..31; value = d (nibble - 8). */
+#include "engine/quant/parts.h"
 #include "engine/quant/types.h"
 #include <math.h>
 #include <string.h>
@@ -11,9 +12,7 @@ static void to_f32(float *out, const void *blocks, size_t n)
 {
     const uint8_t *b = blocks;
     for (size_t i = 0; i < n; i += VALUES, b += BYTES) {
-        uint16_t half;
-        memcpy(&half, b, sizeof half);
-        float d = quant_f16_to_f32(half);
+        float d = part_half(b);
         for (size_t j = 0; j < VALUES / 2; j++) {
             out[i + j] = d * (float)((b[2 + j] & 15) - 8);
             out[i + j + VALUES / 2] = d * (float)((b[2 + j] >> 4) - 8);

@@ -1,5 +1,6 @@
 /* Q6_K: 256 values a block of 210 bytes; ql[128] lower nibbles, qh[64] upper two bits, int8
  * scales[16], half-float d; value = d scale (six bits - 32). Layout: spec weights.md section 6. */
+#include "engine/quant/parts.h"
 #include "engine/quant/types.h"
 #include <string.h>
 
@@ -28,9 +29,7 @@ static void to_f32(float *out, const void *blocks, size_t n)
     const uint8_t *b = blocks;
     for (size_t i = 0; i < n; i += VALUES, b += BYTES) {
         const int8_t *scales = (const int8_t *)(b + 192);
-        uint16_t half;
-        memcpy(&half, b + 208, sizeof half);
-        float d = quant_f16_to_f32(half);
+        float d = part_half(b + 208);
         half_block(out + i, b, b + 128, scales, d);
         half_block(out + i + 128, b + 64, b + 160, scales + 8, d);
     }

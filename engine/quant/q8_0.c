@@ -1,4 +1,5 @@
 /* Q8_0: 32 values a block; half-float d, then int8 q[32]; value = d q. */
+#include "engine/quant/parts.h"
 #include "engine/quant/types.h"
 #include <math.h>
 #include <string.h>
@@ -10,9 +11,7 @@ static void to_f32(float *out, const void *blocks, size_t n)
 {
     const uint8_t *b = blocks;
     for (size_t i = 0; i < n; i += VALUES, b += BYTES) {
-        uint16_t half;
-        memcpy(&half, b, sizeof half);
-        float d = quant_f16_to_f32(half);
+        float d = part_half(b);
         for (size_t j = 0; j < VALUES; j++)
             out[i + j] = d * (float)(int8_t)b[2 + j];
     }

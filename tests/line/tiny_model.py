@@ -92,6 +92,16 @@ def tokenizer_metadata(pieces, kinds, merges):
 
 
 # ---------------------------------------------------------------- the two files
+def attention(a, full):
+    """Metadata under the prefix a; full: of each layer, whether it sees all."""
+    return [(a + 'attention.head_count', U32, HEADS),
+            (a + 'attention.head_count_kv', (ARR, I32), [KV_FULL if f else KV_SLIDING for f in full]),
+            (a + 'attention.key_length', U32, HEAD_FULL), (a + 'attention.value_length', U32, HEAD_FULL),
+            (a + 'attention.key_length_swa', U32, HEAD_SLIDING), (a + 'attention.value_length_swa', U32, HEAD_SLIDING),
+            (a + 'attention.layer_norm_rms_epsilon', F32, 1e-6), (a + 'attention.sliding_window', U32, WINDOW),
+            (a + 'attention.sliding_window_pattern', (ARR, BOOL), [not f for f in full])]
+
+
 def text_file(path, rng):
     pieces, kinds, merges = vocabulary()
     full = [(i + 1) % PERIOD == 0 for i in range(LAYERS)]
@@ -99,14 +109,7 @@ def text_file(path, rng):
     metadata = [('general.architecture', STR, 'gemma4'), ('general.name', STR, 'tiny random model'),
                 (a + 'block_count', U32, LAYERS), (a + 'context_length', U32, CONTEXT),
                 (a + 'embedding_length', U32, WIDTH), (a + 'feed_forward_length', U32, FF),
-                (a + 'attention.head_count', U32, HEADS),
-                (a + 'attention.head_count_kv', (ARR, I32), [KV_FULL if f else KV_SLIDING for f in full]),
-                (a + 'attention.key_length', U32, HEAD_FULL), (a + 'attention.value_length', U32, HEAD_FULL),
-                (a + 'attention.key_length_swa', U32, HEAD_SLIDING),
-                (a + 'attention.value_length_swa', U32, HEAD_SLIDING),
-                (a + 'attention.layer_norm_rms_epsilon', F32, 1e-6),
-                (a + 'attention.sliding_window', U32, WINDOW),
-                (a + 'attention.sliding_window_pattern', (ARR, BOOL), [not f for f in full]),
+                *attention(a, full),
                 (a + 'attention.shared_kv_layers', U32, 0), (a + 'embedding_length_per_layer_input', U32, 0),
                 (a + 'rope.freq_base', F32, 1e6), (a + 'rope.freq_base_swa', F32, 1e4),
                 (a + 'rope.dimension_count', U32, HEAD_FULL), (a + 'rope.dimension_count_swa', U32, HEAD_SLIDING),
@@ -186,14 +189,7 @@ def drafter_file(path, seed=1):
     metadata = [('general.architecture', STR, 'gemma4-assistant'), (a + 'block_count', U32, 2),
                 (a + 'context_length', U32, CONTEXT), (a + 'embedding_length', U32, width),
                 (a + 'embedding_length_out', U32, WIDTH), (a + 'feed_forward_length', U32, FF),
-                (a + 'attention.head_count', U32, HEADS),
-                (a + 'attention.head_count_kv', (ARR, I32), [KV_FULL if f else KV_SLIDING for f in full]),
-                (a + 'attention.key_length', U32, HEAD_FULL), (a + 'attention.value_length', U32, HEAD_FULL),
-                (a + 'attention.key_length_swa', U32, HEAD_SLIDING),
-                (a + 'attention.value_length_swa', U32, HEAD_SLIDING),
-                (a + 'attention.layer_norm_rms_epsilon', F32, 1e-6),
-                (a + 'attention.sliding_window', U32, WINDOW),
-                (a + 'attention.sliding_window_pattern', (ARR, BOOL), [not f for f in full]),
+                *attention(a, full),
                 (a + 'attention.shared_kv_layers', U32, 2),
                 (a + 'rope.freq_base', F32, 1e6), (a + 'rope.freq_base_swa', F32, 1e4)]
     tensors = []
