@@ -34,7 +34,7 @@ static const struct matmul_row any_type[] = {
 
 /* wide: the suffix of what has vectors of its own in the AVX-512 set; other: of the rest. */
 #define SET(set, need, wide, other) {                                                              \
-    .name = #set, .needs = (need), .round_row = round_row_##other,                                 \
+    .name = #set, .needs = (need), .round_row = round_row_##wide,                                 \
     .rmsnorm = rmsnorm_##wide, .add_norm = add_norm_##wide, .gelu_mul = gelu_mul_##wide,           \
     .softcap = softcap_##wide, .rope = rope_##wide, .attend_store = attend_store_##other,          \
     .attend = attend_##wide, .attend_add = attend_add_##wide,                                      \

@@ -31,11 +31,11 @@
                         float scale);                                                              \
     void gelu_mul_##set(float *out, const float *gate, const float *up, size_t n);                 \
     void softcap_##set(float *x, size_t n, float cap);                                             \
-    void rope_##set(float *x, const float *cos, const float *sin, size_t heads, size_t half);
+    void rope_##set(float *x, const float *cos, const float *sin, size_t heads, size_t half);      \
+    void round_row_##set(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n,          \
+                         size_t block);
 #define DECLARE_SET(set)                                                                           \
     DECLARE_VECTORS(set)                                                                           \
-    void round_row_##set(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n,          \
-                         size_t block);                                                            \
     void attend_store_##set(const struct attend_shape *shape, void *keys, void *values, size_t at, \
                             const float *key, const float *value);                                 \
     void attend_##set(const struct attend_task *task, const struct attend_part *out);              \

@@ -1,6 +1,5 @@
-/* Norm, activation functions and rotation, AVX-512: the same bits as norm_c.c, act_c.c and
- * rope_c.c.
- */
+/* Norm, activation functions, rounding and rotation, AVX-512: the same bits as norm_c.c, act_c.c
+ * and rope_c.c. */
 #include "engine/kernels/math_avx512.h"
 
 #define LANES 16
@@ -56,6 +55,28 @@ static ALWAYS_INLINE float squares(const float *x, size_t n)
     __m128 a = _mm256_castps256_ps128(sum) + _mm256_extractf128_ps(sum, 1);
     __m128 b = a + _mm_movehl_ps(a, a);
     return _mm_cvtss_f32(b + _mm_movehdup_ps(b));
+}
+
+static ALWAYS_INLINE float largest_of(const float *x, size_t n)
+{
+    floats largest = _mm512_setzero_ps();
+    for (size_t i = 0; i < n; i += LANES)
+        largest = _mm512_max_ps(floats_size(_mm512_loadu_ps(x + i)), largest);
+    return _mm512_reduce_max_ps(largest);
+}
+
+static ALWAYS_INLINE int32_t round_group(int8_t *q, const float *x, float step, size_t n)
+{
+    __m512i sum = _mm512_setzero_si512();
+    for (size_t i = 0; i < n; i += LANES) {
+        floats v = _mm512_loadu_ps(x + i) / step;
+        v = _mm512_max_ps(v, _mm512_set1_ps(-127.0f)); /* what is not a number becomes -127 */
+        v = _mm512_min_ps(v, _mm512_set1_ps(127.0f));
+        __m512i whole = _mm512_cvtps_epi32(v); /* to the nearest, even in the middle */
+        _mm_storeu_si128((__m128i *)(void *)(q + i), _mm512_cvtepi32_epi8(whole));
+        sum = _mm512_add_epi32(sum, whole);
+    }
+    return _mm512_reduce_add_epi32(sum);
 }
 
 #include "engine/kernels/vector_walk.h"

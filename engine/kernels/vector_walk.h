@@ -1,6 +1,7 @@
-/* vector_walk.h - norm, activation functions and rotation, whatever the width of a vector; static,
- * as math_avx2.h. The bits are those of norm_c.c, act_c.c and rope_c.c: nothing here is fused, and
- * a tail goes through the same code in a padded vector. The file that includes it defines before:
+/* vector_walk.h - norm, activation functions, rounding and rotation, whatever the width of a
+ * vector; static, as math_avx2.h. The bits are those of norm_c.c, act_c.c and rope_c.c: nothing
+ * here is fused, and a tail goes through the same code in a padded vector. The file that includes
+ * it defines before:
  *
  *   LANES, floats in a vector
  *   floats                  a vector of float, with the operators of C
@@ -10,10 +11,16 @@
  *   floats_exp              as scalar_exp
  *   floats_size             |x|
  *   floats_pick             small where size < TANH_SMALL, else large with the sign of x
- *   squares                 the sum of x^2 for n values, in the order of rmsnorm_c */
+ *   squares                 the sum of x^2 for n values, in the order of rmsnorm_c
+ *   largest_of              the largest |x| of n values, n a multiple of 16; a NaN is passed over
+ *   round_group             n values (16 or 32) in units of step become whole numbers as in
+ *                           round_row_c; their sum */
 #pragma once
 #include "engine/kernels/sets.h"
+#include <assert.h>
 #include <math.h>
+#include <stdbool.h>
+#include <string.h>
 
 static ALWAYS_INLINE float norm_factor(const float *x, size_t n, float epsilon)
 {
@@ -88,6 +95,22 @@ static ALWAYS_INLINE void rope(float *x, const float *cos, const float *sin, siz
     }
 }
 
+static ALWAYS_INLINE void round_row(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n,
+                                    size_t block)
+{
+    size_t group = ACT_GROUP(block);
+    for (size_t b = 0; b < n; b += block) {
+        float step = largest_of(x + b, block) / 127.0f;
+        bool usable = step >= ACT_STEP_MIN && step <= ACT_STEP_MAX;
+        scale[b / block] = step;
+        for (size_t i = b; i < b + block; i += group) {
+            if (!usable)
+                memset(q + i, 0, group);
+            sum[i / group] = usable ? round_group(q + i, x + i, step, group) : 0;
+        }
+    }
+}
+
 /* The operations under the names of a set. */
 #define VECTORS(set)                                                                               \
     void rmsnorm_##set(float *out, const float *x, const float *weight, size_t n, float epsilon)   \
@@ -110,4 +133,13 @@ static ALWAYS_INLINE void rope(float *x, const float *cos, const float *sin, siz
     void rope_##set(float *x, const float *cos, const float *sin, size_t heads, size_t half)       \
     {                                                                                              \
         rope(x, cos, sin, heads, half);                                                            \
+    }                                                                                              \
+    void round_row_##set(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n,          \
+                         size_t block)                                                             \
+    {                                                                                              \
+        assert(block == 32 || block == 256);                                                       \
+        if (block == 32)                                                                           \
+            round_row(q, scale, sum, x, n, 32);                                                    \
+        else                                                                                       \
+            round_row(q, scale, sum, x, n, 256);                                                   \
     }

@@ -150,7 +150,9 @@ struct forward {
     float *cos[2], *sin[2]; /* [n][half], full and sliding */
     float *logits;          /* [rows with logits][a tile of the vocabulary] */
     size_t n_logits;
-    struct activations *act, *gated_act;
+    struct activations *act;   /* the normed stream */
+    struct activations *inner; /* heads, or what is gated: apart, since memory that all threads have
+                                  just read is slow to write (tests/bench/LOG.md) */
 
     forward_watch *watch; /* NULL: none */
     void *watch_context;
@@ -170,7 +172,7 @@ size_t forward_tile(struct forward *f, size_t left, double unit_cost, size_t lea
 /* One tile of out [rows of x][stride] = w * x, from cursor.at on; true when all is there. */
 bool forward_product(struct forward *f, float *out, size_t stride, const struct tensor_view *w,
                      struct activations *x);
-/* One tile of f->gated_act = gelu(gate * f->act) * (up * f->act), to be multiplied with `next`;
+/* One tile of f->inner = gelu(gate * f->act) * (up * f->act), to be multiplied with `next`;
  * made: as ops_gated_begin has it. */
 bool forward_gated(struct forward *f, float *made, const struct tensor_view *gate,
                    const struct tensor_view *up, const struct tensor_view *next);

@@ -27,7 +27,7 @@ struct drafter {
     float *cos[2], *sin[2];       /* [rows_max][half], full and sliding */
     float *hidden;                /* [rows_max][target width] */
     float *logits;                /* [rows_max][vocabulary] */
-    struct activations *act, *gated_act;
+    struct activations *act, *inner;
 };
 
 /* ---- open */
@@ -129,7 +129,7 @@ static void make_room(struct drafter *d)
     d->hidden = heap_array(float, n *out);
     d->logits = heap_array(float, n * hp->vocabulary);
     d->act = activations_new(n, widest);
-    d->gated_act = activations_new(n, hp->ff);
+    d->inner = activations_new(n, hp->ff);
 }
 
 bool drafter_open(struct drafter **out, const struct weights *w, struct model *target,
@@ -164,7 +164,7 @@ void drafter_close(struct drafter *d)
     if (!d)
         return;
     activations_free(d->act);
-    activations_free(d->gated_act);
+    activations_free(d->inner);
     heap_free(d->positions);
     heap_free(d->queries);
     heap_free(d->joined);
@@ -261,9 +261,9 @@ static void layer(struct drafter *d, size_t i, const struct drafter_row *rows, s
     add(d, w->post_attn_norm, 1, n);
 
     activations_set_norm(d->act, d->branch, d->y, w->ffn_norm, n, hp->width, hp->eps);
-    ops_gated_begin(ops, d->gated_act, d->gated, n, w->down);
-    ops_gated(ops, d->gated_act, w->gate, w->up, 0, hp->ff, d->act);
-    product(d, d->branch, w->down, d->gated_act);
+    ops_gated_begin(ops, d->inner, d->gated, n, w->down);
+    ops_gated(ops, d->inner, w->gate, w->up, 0, hp->ff, d->act);
+    product(d, d->branch, w->down, d->inner);
     add(d, w->post_ffn_norm, w->scale, n);
 }
 

@@ -219,7 +219,7 @@ static bool down(struct forward *f)
     size_t width = f->model->hp.width;
     struct tensor_view w = part_of(f, f->model->layer[f->cursor.layer].experts.down, 0, width);
 
-    return forward_product(f, f->experts.out, width, &w, f->gated_act);
+    return forward_product(f, f->experts.out, width, &w, f->inner);
 }
 
 /* Each token gets what the expert says, by its weight. */

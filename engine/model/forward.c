@@ -52,8 +52,8 @@ bool forward_gated(struct forward *f, float *made, const struct tensor_view *gat
     size_t rows = forward_tile(f, left, unit, OPS_GATED_MULTIPLE);
 
     if (begin == 0)
-        ops_gated_begin(f->model->ops, f->gated_act, made, n, next);
-    ops_gated(f->model->ops, f->gated_act, gate, up, begin, begin + rows, f->act);
+        ops_gated_begin(f->model->ops, f->inner, made, n, next);
+    ops_gated(f->model->ops, f->inner, gate, up, begin, begin + rows, f->act);
     f->cursor.at += rows;
     return f->cursor.at == gate->dims[1];
 }
@@ -117,8 +117,8 @@ struct forward *forward_new(struct model *m, size_t rows_max)
     f->queries = heap_array(struct attend_query, rows_max);
     f->block_end = heap_array(size_t, rows_max);
     arena_init(&f->arena, (rows_max * row + seen + (size_t)16 * ARENA_ALIGN) * sizeof(float));
-    f->act = activations_new(rows_max, larger(s.width, s.q));
-    f->gated_act = activations_new(rows_max, larger(s.ff, m->hp.expert_ff));
+    f->act = activations_new(rows_max, s.width);
+    f->inner = activations_new(rows_max, larger(s.q, larger(s.ff, m->hp.expert_ff)));
     experts_init(&f->experts, &m->hp, rows_max);
     kv_widen(m->kv, rows_max);
     return f;
@@ -131,7 +131,7 @@ void forward_free(struct forward *f)
     forward_abandon(f);
     kv_narrow(f->model->kv, f->rows_max);
     activations_free(f->act);
-    activations_free(f->gated_act);
+    activations_free(f->inner);
     experts_clear(&f->experts);
     arena_clear(&f->arena);
     heap_free(f->inputs);

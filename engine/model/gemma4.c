@@ -182,7 +182,7 @@ static bool attend(struct forward *f)
     f->cursor.at = end;
     if (end < f->n)
         return false;
-    activations_set(f->act, f->heads, f->n, shape.heads * shape.head_dim);
+    activations_set(f->inner, f->heads, f->n, shape.heads * shape.head_dim);
     forward_note(f, "attention", f->heads, f->n, shape.heads * shape.head_dim);
     return true;
 }
@@ -226,7 +226,7 @@ static bool tile(struct forward *f)
     case ATTEND:
         return attend(f);
     case OUTPUT:
-        return forward_product(f, f->branch, m->hp.width, layer->o, f->act);
+        return forward_product(f, f->branch, m->hp.width, layer->o, f->inner);
     case ADD_ATTENTION:
         return norm_after(f, layer->post_attn_norm, 1, "after_attention");
     case NORM_MLP:
@@ -234,7 +234,7 @@ static bool tile(struct forward *f)
     case GATED:
         return forward_gated(f, f->gated, layer->gate, layer->up, layer->down);
     case DOWN:
-        return forward_product(f, f->branch, m->hp.width, layer->down, f->gated_act);
+        return forward_product(f, f->branch, m->hp.width, layer->down, f->inner);
     case EXPERTS:
         return !layer->experts.router || experts_tile(f);
     case ADD_MLP:
