@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -163,6 +164,34 @@ static void test_split_files(void **state)
     assert_non_null(strstr(st.text, "must be named"));
 }
 
+/* As many descriptors as are allowed at first are not enough; the system allows more. */
+static void test_more_files_than_are_open_usually(void **state)
+{
+    struct weights *w = NULL;
+    struct status st = {0};
+    struct rlimit usual, few;
+    char name[64];
+
+    (void)state;
+    for (unsigned i = 0; i < 20; i++) {
+        char tensor[] = {(char)('a' + i), 0};
+        (void)snprintf(name, sizeof name, "many-%05u-of-00020.gguf", i + 1);
+        write_piece(name, tensor, i, 20, 20);
+    }
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &usual), 0);
+    int next = dup(STDIN_FILENO);
+    assert_true(next >= 0);
+    (void)close(next);
+    few = (struct rlimit){.rlim_cur = (rlim_t)next + 10, .rlim_max = usual.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    bool opened = weights_open(&w, files_path("many-00001-of-00020.gguf"), &st);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &usual), 0);
+    if (!opened)
+        fail_msg("%s", st.text);
+    assert_int_equal(weights_tensors(w), 20);
+    weights_close(w);
+}
+
 /* 262,144 strings and 514,906 merges open fast (15.8 MB file, where it is present). */
 static void test_real_vocabulary(void **state)
 {
@@ -195,6 +224,7 @@ int main(void)
         cmocka_unit_test(test_sample),
         cmocka_unit_test(test_read),
         cmocka_unit_test(test_split_files),
+        cmocka_unit_test(test_more_files_than_are_open_usually),
         cmocka_unit_test(test_real_vocabulary),
     };
     return cmocka_run_group_tests(tests, files_folder_make, files_folder_remove);
