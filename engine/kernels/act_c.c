@@ -35,7 +35,7 @@ void round_row_c(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n
         float largest = 0.0f;
         for (size_t i = 0; i < block; i++)
             largest = fabsf(x[b + i]) > largest ? fabsf(x[b + i]) : largest;
-        float step = largest / 127.0f;
+        float step = act_step(largest, block);
         scale[b / block] = step;
         bool usable = step >= ACT_STEP_MIN && step <= ACT_STEP_MAX;
         for (size_t i = b; i < b + block; i++) {

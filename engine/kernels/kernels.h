@@ -57,6 +57,7 @@ struct act_rows {
  */
 #define ACT_STEP_MIN 0x1p-120f
 #define ACT_STEP_MAX FLT_MAX
+#define ACT_STEP_BITS 5 /* of a step's significand, in blocks of 32 values */
 
 /* out[r * stride + i] for begin <= i < end. */
 typedef void matmul_kernel(float *out, size_t stride, const struct weight_rows *w,
@@ -80,8 +81,9 @@ const struct matmul_row *matmul_find(enum dtype dtype, bool rounded);
 struct kernel_set {
     const char *name; /* "avx2" */
     uint32_t needs;
-    /* x [n] -> q [n], scale [n / block], sum [n / ACT_GROUP(block)]; scale = max |x| / 127,
-     * q = x / scale to the nearest, even in the middle */
+    /* x [n] -> q [n], scale [n / block], sum [n / ACT_GROUP(block)]; scale = max |x| / 127, in
+     * blocks of 32 rounded up to ACT_STEP_BITS bits; q = x / scale to the nearest, even in the
+     * middle */
     void (*round_row)(int8_t *q, float *scale, int32_t *sum, const float *x, size_t n,
                       size_t block);
     void (*rmsnorm)(float *out, const float *x, const float *weight, size_t n, float epsilon);

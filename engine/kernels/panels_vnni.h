@@ -21,10 +21,11 @@
 #define AHEAD_AGAIN 1024    /* into the first one, what was asked for before */
 #define MANY_LINES (12 * VECTOR)
 #define FEW 8       /* activation rows */
+#define MANY 32     /* activation rows, for which more is prepared */
 #define KEPT 4      /* activation rows, up to which their sums stay in registers */
 #define ACT_ROWS 64 /* activation rows that share strips while these are in the cache */
 #define GROUP 4     /* panels that share them too */
-#define TURN 4      /* of many rows, those whose products go side by side */
+#define TURN 2      /* of many rows, those whose products go side by side */
 #define STRIP_BYTES_MAX (68 * VECTOR) /* q8_0 */
 
 /* A strip of activations, from some row on. */
@@ -41,6 +42,14 @@ struct strip {
 struct ready {
     int32_t first[ACT_ROWS * 16]; /* where the whole numbers of a block or group begin */
     int32_t pairs[ACT_ROWS * 8];  /* sums of two groups, side by side as int16 */
+    /* Of blocks of 32 values whose steps are taken apart (matmul_vnni.c): where whole numbers begin
+     * then, as they are and with the sum of the block; the sum of the block, times the power; where
+     * a table has the significand, in units of 8 bytes. */
+    float begin[ACT_ROWS * 8];
+    int32_t begin_first[ACT_ROWS * 8];
+    uint8_t at[ACT_ROWS * 8];
+    float base[ACT_ROWS * 8];
+    bool apart;
 };
 
 /* Panels, which lie panel_bytes apart, and 1 .. ACT_ROWS rows of activations; the first strip of
@@ -270,7 +279,7 @@ static inline void multiply_panels(float *out, size_t stride, const struct weigh
 {
     size_t shift = w->panels ? w->panels_row : 0;
     /* Few rows wait for weights, which are best read in the order in which they lie. */
-    size_t most = w->panels && x->rows >= ACT_ROWS ? GROUP : 1;
+    size_t most = w->panels && x->rows >= MANY ? GROUP : 1;
     size_t into =
         w->panels ? (w->begin + shift) % ROWS : 0; /* lanes of the first panel, not ours */
     struct tile tile = {.strips = ACT_STRIPS(w->width), .step = x->rows};

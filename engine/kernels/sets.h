@@ -2,6 +2,7 @@
 #pragma once
 #include "engine/kernels/kernels.h"
 #include "engine/kernels/probe.h"
+#include <string.h>
 
 /* Types with a kernel for rounded activations, in every set; block: values that share a scale. */
 #define EACH_TYPE(MACRO, ...)                                                                      \
@@ -46,6 +47,22 @@
                              size_t rows, const struct resize_taps *taps, float *scratch);         \
     void resize_down_##set(uint8_t *out, size_t row_bytes, const uint8_t *in, size_t stride,       \
                            const struct resize_taps *taps, size_t y);
+
+/* The step of a block of activations: largest / 127; for blocks of 32 values the next number from
+ * there that has a significand of ACT_STEP_BITS bits. Products with such a step need one
+ * multiplication less (matmul_vnni.c); it is 2.2 % larger on the average. */
+static inline float act_step(float largest, size_t block)
+{
+    const uint32_t rest = (1u << (24 - ACT_STEP_BITS)) - 1;
+    float step = largest / 127.0f;
+    uint32_t bits;
+    if (block != 32)
+        return step;
+    memcpy(&bits, &step, sizeof bits);
+    bits = (bits + rest) & ~rest;
+    memcpy(&step, &bits, sizeof step);
+    return step;
+}
 
 matmul_kernel matmul_float_c; /* any type, through its to_f32 */
 EACH_TYPE(DECLARE_MATMUL, c)

@@ -100,7 +100,7 @@ static ALWAYS_INLINE void round_row(int8_t *q, float *scale, int32_t *sum, const
 {
     size_t group = ACT_GROUP(block);
     for (size_t b = 0; b < n; b += block) {
-        float step = largest_of(x + b, block) / 127.0f;
+        float step = act_step(largest_of(x + b, block), block);
         bool usable = step >= ACT_STEP_MIN && step <= ACT_STEP_MAX;
         scale[b / block] = step;
         for (size_t i = b; i < b + block; i += group) {

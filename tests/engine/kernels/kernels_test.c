@@ -3,6 +3,7 @@
 #include "engine/kernels/cpu.h"
 #include "engine/kernels/sets.h"
 #include <assert.h>
+#include <float.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -141,12 +142,25 @@ static void round_all(struct product *p)
     }
 }
 
+static void lay_out(struct product *p)
+{
+    const struct matmul_row *row = p->row;
+    if (!row->panels)
+        return;
+    size_t panels = (p->w.end + PANEL_ROWS - 1) / PANEL_ROWS;
+    size_t bytes = panels * ACT_STRIPS(p->w.width) * row->panels->strip_bytes;
+    free(p->panels);
+    p->panels = aligned_alloc(PANEL_ALIGN, bytes);
+    assert_non_null(p->panels);
+    memset(p->panels, 0xff, bytes);
+    row->panels->pack(p->panels, &p->w);
+}
+
 static void product_init(struct product *p, const struct matmul_row *row, size_t width,
                          size_t n_out, size_t rows, float size_of_x)
 {
     const struct quant_row *type = quant_find(row->dtype);
     size_t blocks = width / type->block_values, n = rows * ACT_STRIPS(width) * ACT_STRIP;
-    size_t panels = (n_out + PANEL_ROWS - 1) / PANEL_ROWS;
 
     *p = (struct product){.row = row};
     p->data = heap_array(uint8_t, n_out * blocks * type->block_bytes);
@@ -174,13 +188,7 @@ static void product_init(struct product *p, const struct matmul_row *row, size_t
                              .sum = p->sum,
                              .block = row->act_block};
     round_all(p);
-    if (row->panels) {
-        size_t bytes = panels * ACT_STRIPS(width) * row->panels->strip_bytes;
-        p->panels = aligned_alloc(PANEL_ALIGN, bytes);
-        assert_non_null(p->panels);
-        memset(p->panels, 0xff, bytes);
-        row->panels->pack(p->panels, &p->w);
-    }
+    lay_out(p);
 }
 
 static void product_clear(struct product *p)
@@ -238,6 +246,51 @@ static void check_rounded(const struct matmul_row *row, size_t width, size_t n_o
     product_clear(&p);
 }
 
+/* What no model should have: scales of 0, infinite, not a number, the smallest and largest;
+ * activations from 2^-least to 2^most, of 0, infinite, not a number. */
+static void spoil(struct product *p, int least, int most)
+{
+    static const uint16_t halves[] = {0,      0x8000, 1,      0x83ff, 0x0400,
+                                      0x7bff, 0xfbff, 0x7c00, 0xfc00, 0x7e01};
+    static const float values[] = {NAN, INFINITY, -INFINITY, FLT_MAX, 1e-40f};
+    const struct quant_row *type = p->w.type;
+    size_t n_halves, at = halves_of(type->dtype, &n_halves), rows = p->x.rows, n = p->x.width;
+
+    for (size_t b = 0; b < p->w.end * n / type->block_values; b++) {
+        uint8_t *block = p->data + b * type->block_bytes;
+        if (type->dtype == DTYPE_MXFP4)
+            block[0] = (uint8_t)(b % 3 ? random_bits() : 100 + random_bits() % 90);
+        for (size_t i = 0; i < n_halves && type->dtype != DTYPE_MXFP4; i++)
+            if (random_bits() % 16 == 0)
+                memcpy(block + at + 2 * i, &halves[random_bits() % 10], 2);
+    }
+    for (size_t i = 0; i < rows * n; i += 32) {
+        int power = least + (int)(random_bits() % (uint32_t)(most - least + 1));
+        fill(p->values + i, 32, random_bits() % 8 ? ldexpf(1.0f, power) : 0.0f);
+        if (most > 100 && random_bits() % 64 == 0)
+            p->values[i + random_bits() % 32] = values[random_bits() % 5];
+    }
+    round_all(p);
+    lay_out(p);
+}
+
+static void check_spoiled(const struct matmul_row *row)
+{
+    static const int powers[][2] = {{-20, 20}, {-88, 66}, {-126, 127}};
+    struct product p;
+
+    product_init(&p, row, 9 * row->act_block, 33, 37, 1.0f);
+    for (size_t k = 0; k < 6; k++) {
+        spoil(&p, powers[k / 2][0], powers[k / 2][1]);
+        /* Steps that round_row does not make. */
+        for (size_t i = 0; k == 1 && i < ACT_STRIPS(p.x.width) * p.x.rows; i++)
+            p.scale[i * (ACT_STRIP / p.x.block)] *= 1.01f;
+        for (size_t panels = 0; panels < (row->panels ? 2 : 1); panels++)
+            check_rows(&p, 0, 0, p.w.end, panels);
+    }
+    product_clear(&p);
+}
+
 static void check_row(const struct matmul_row *row)
 {
     static const float sizes[] = {0.0f, 1e-37f, 1e-3f, 1e30f, 1e38f};
@@ -250,7 +303,8 @@ static void check_row(const struct matmul_row *row)
     for (size_t k = 1; k <= 17; k++)
         check_rounded(row, 3 * block, 20, k, 5.0f);
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
-        check_rounded(row, 9 * block, 33, 5, sizes[k]);
+        check_rounded(row, 9 * block, 33, k % 2 ? 5 : 19, sizes[k]);
+    check_spoiled(row);
 }
 
 static void test_rounded_products(void **state)
@@ -434,6 +488,25 @@ static void check_elements(const struct kernel_set *set, const struct kernel_set
     same("rope", set, a.x, b.x);
 }
 
+/* The largest value fits, and would not with the next smaller step. */
+static void check_step(float step, const float *x, size_t block)
+{
+    float largest = 0.0f;
+    int exponent;
+    for (size_t i = 0; i < block; i++)
+        largest = fmaxf(largest, fabsf(x[i]));
+    if (block != 32) {
+        assert_true(step == largest / 127.0f);
+        return;
+    }
+    float part = frexpf(step, &exponent) * (float)(1 << ACT_STEP_BITS);
+    if (step >= FLT_MIN)
+        assert_true(part == floorf(part));
+    assert_true(step >= largest / 127.0f);
+    assert_true(step == 0.0f || step < FLT_MIN ||
+                ldexpf(part - 1.0f, exponent - ACT_STEP_BITS) < largest / 127.0f);
+}
+
 static void check_rounding(const struct kernel_set *set, const struct kernel_set *plain,
                            size_t block, float size)
 {
@@ -455,6 +528,8 @@ static void check_rounding(const struct kernel_set *set, const struct kernel_set
     assert_memory_equal(scale[0], scale[1], sizeof scale[0]);
     assert_memory_equal(sum[0], sum[1], sizeof sum[0]);
     assert_true(scale[0][0] == 1.0f && q[0][0] == 127 && q[0][9] == 0 && q[0][11] == 2);
+    for (size_t b = 1; b < N / block; b++)
+        check_step(scale[0][b], x + b * block, block);
     for (size_t i = 0; i < N - 1; i++) {
         float step = scale[0][i / block];
         if (step < ACT_STEP_MIN)
