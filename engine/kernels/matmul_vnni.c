@@ -159,26 +159,25 @@ static ALWAYS_INLINE __m512 factor_at(const float *table, uint8_t at)
     return _mm512_load_ps((const uint8_t *)table + 8 * (size_t)at);
 }
 
-/* As block_rows, with steps taken apart; from row `row` on. */
+/* As block_rows, with steps taken apart; from: BLOCKS times the first row, plus the block. */
 static ALWAYS_INLINE void apart_rows(__m512 *restrict sum, const __m512i w[8],
-                                     const struct tables *tables, size_t block,
-                                     const struct strip *a, const struct ready *ready, size_t row,
-                                     size_t rows, bool has_base)
+                                     const struct tables *tables, const int8_t *q,
+                                     const struct ready *ready, size_t from, size_t rows,
+                                     bool has_base)
 {
-    size_t from = row * BLOCKS + block;
     __m512i whole[IN_TURN];
 
-    block_products(whole, w, a->q + row * STRIP + 32 * block, ready->begin_first + from, rows);
+    block_products(whole, w, q + 32 * from, ready->begin_first + from, rows);
 #pragma GCC unroll 8
     for (size_t i = 0; i < rows; i++) {
         size_t at = from + i * BLOCKS;
         __m512 moved =
             _mm512_sub_ps(_mm512_castsi512_ps(whole[i]), _mm512_set1_ps(ready->begin[at]));
-        __m512 *to = sum + row + i;
-        *to = _mm512_add_ps(*to, _mm512_mul_ps(moved, factor_at(tables->scale, ready->at[at])));
+        sum[i] =
+            _mm512_add_ps(sum[i], _mm512_mul_ps(moved, factor_at(tables->scale, ready->at[at])));
         if (has_base)
-            *to = _mm512_add_ps(*to, _mm512_mul_ps(_mm512_set1_ps(ready->base[at]),
-                                                   factor_at(tables->base, ready->at[at])));
+            sum[i] = _mm512_add_ps(sum[i], _mm512_mul_ps(_mm512_set1_ps(ready->base[at]),
+                                                         factor_at(tables->base, ready->at[at])));
     }
 }
 
@@ -200,9 +199,9 @@ static ALWAYS_INLINE void blocks_apart(__m512 *restrict sum, const uint8_t *rest
         if (type.base)
             make_table(tables.base, type.base(panel, b));
         for (; i + TURN <= rows; i += TURN)
-            apart_rows(sum, w, &tables, b, a, ready, i, TURN, type.base);
+            apart_rows(sum + i, w, &tables, a->q, ready, i * BLOCKS + b, TURN, type.base);
         for (; i < rows; i++)
-            apart_rows(sum, w, &tables, b, a, ready, i, 1, type.base);
+            apart_rows(sum + i, w, &tables, a->q, ready, i * BLOCKS + b, 1, type.base);
     }
 }
 
