@@ -18,15 +18,34 @@ struct attend_shape {
     enum dtype type; /* of keys and values: DTYPE_F16, DTYPE_F32 or DTYPE_I8 */
 };
 
-/* A page is [kv_heads] of attend_head_bytes each. Floats are [64][head_dim]. With DTYPE_I8 a key
- * (or value) of a head has one float32 scale, and 8 bits for each number: keys are
- * [64][head_dim], values [32][head_dim][2], two positions side by side; then the scales [64].
- * Products with them are of 16 bits, so the query and the exponentials lose next to nothing. */
+/* A page is [kv_heads] of attend_head_bytes each. In a head, what a product takes one after the
+ * other lies side by side, and no sum goes across a vector: keys are [head_dim][64], values
+ * [head_dim / 64][64][64], the last of these strips as narrow as is left. With DTYPE_I8 a key (or
+ * value) of a head has one float32 scale, and 8 bits for each number, two neighbours side by side:
+ * keys are [head_dim / 2][64][2], values [head_dim / 64][32][64][2]; then the scales [64]. Products
+ * with them are of 16 bits, so the query and the exponentials lose next to nothing. */
 static inline size_t attend_head_bytes(enum dtype type, size_t head_dim)
 {
     size_t scale_bytes = type == DTYPE_I8 ? sizeof(float) : 0;
     size_t value_bytes = type == DTYPE_I8 ? 1 : type == DTYPE_F16 ? 2 : sizeof(float);
     return ATTEND_PAGE_KEYS * (head_dim * value_bytes + scale_bytes);
+}
+
+#define ATTEND_STRIP ((size_t)64) /* numbers of a value that lie side by side */
+
+/* Where number i of the key `at` of a head is, counted in numbers; and of the value. */
+static inline size_t attend_key_place(enum dtype type, size_t at, size_t i)
+{
+    return type == DTYPE_I8 ? (i / 2 * ATTEND_PAGE_KEYS + at) * 2 + i % 2
+                            : i * ATTEND_PAGE_KEYS + at;
+}
+
+static inline size_t attend_value_place(enum dtype type, size_t head_dim, size_t at, size_t i)
+{
+    size_t strip = i / ATTEND_STRIP * ATTEND_STRIP, left = head_dim - strip;
+    size_t width = left < ATTEND_STRIP ? left : ATTEND_STRIP, begin = strip * ATTEND_PAGE_KEYS;
+    return begin +
+           (type == DTYPE_I8 ? (at / 2 * width + i - strip) * 2 + at % 2 : at * width + i - strip);
 }
 
 /* One query token and what it may see: keys at positions [first, end), never empty. */

@@ -55,11 +55,6 @@ static ALWAYS_INLINE floats floats_of(const uint8_t *x, enum dtype type, bool al
     return _mm256_loadu_ps((const float *)(const void *)x);
 }
 
-static ALWAYS_INLINE void floats_sums(float *out, const floats *s)
-{
-    _mm256_storeu_ps(out, sums_of_eight(s));
-}
-
 static ALWAYS_INLINE wholes wholes_zero(void)
 {
     return _mm256_setzero_si256();
@@ -68,16 +63,6 @@ static ALWAYS_INLINE wholes wholes_zero(void)
 static ALWAYS_INLINE words words_all(int32_t x)
 {
     return _mm256_set1_epi32(x);
-}
-
-static ALWAYS_INLINE wholes wholes_get(const int32_t *x)
-{
-    return _mm256_loadu_si256((const __m256i *)(const void *)x);
-}
-
-static ALWAYS_INLINE void wholes_put(int32_t *out, wholes v)
-{
-    _mm256_storeu_si256((__m256i *)(void *)out, v);
 }
 
 static ALWAYS_INLINE floats wholes_to_floats(wholes v)
@@ -90,36 +75,11 @@ static ALWAYS_INLINE wholes wholes_add_pairs(wholes sum, words a, words b)
     return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
 }
 
-static ALWAYS_INLINE wholes wholes_add_dot(wholes sum, words a, words b)
-{
-    return wholes_add_pairs(sum, a, b);
-}
-
-static ALWAYS_INLINE words words_get(const int16_t *x)
-{
-    return _mm256_loadu_si256((const __m256i *)(const void *)x);
-}
-
 /* Sixteen, or the first eight of them. */
 static ALWAYS_INLINE words words_of(const uint8_t *x, size_t n)
 {
     const __m128i *in = (const __m128i *)(const void *)x;
     return _mm256_cvtepi8_epi16(n < 16 ? _mm_loadl_epi64(in) : _mm_loadu_si128(in));
-}
-
-/* As sums_of_eight. */
-static ALWAYS_INLINE void wholes_sums(float *out, const __m256i *s)
-{
-    __m256i a[4], b[2];
-    for (size_t i = 0; i < 4; i++)
-        a[i] = _mm256_add_epi32(_mm256_unpacklo_epi32(s[2 * i], s[2 * i + 1]),
-                                _mm256_unpackhi_epi32(s[2 * i], s[2 * i + 1]));
-    for (size_t i = 0; i < 2; i++)
-        b[i] = _mm256_add_epi32(_mm256_unpacklo_epi64(a[2 * i], a[2 * i + 1]),
-                                _mm256_unpackhi_epi64(a[2 * i], a[2 * i + 1]));
-    a[0] = _mm256_add_epi32(_mm256_permute2x128_si256(b[0], b[1], 0x20),
-                            _mm256_permute2x128_si256(b[0], b[1], 0x31));
-    _mm256_storeu_ps(out, _mm256_cvtepi32_ps(a[0]));
 }
 
 #include "engine/kernels/attend_rows.h"
@@ -151,10 +111,10 @@ static float largest_size(const float *x, size_t n)
     return largest_of(largest);
 }
 
-/* Eight numbers in units of step, as `nearest` of attend_c.c. */
-static ALWAYS_INLINE __m128i round_eight(const float *x, float step, float limit)
+/* Eight numbers in units of a step, as `nearest` of attend_c.c. */
+static ALWAYS_INLINE __m128i round_eight(const float *x, float inverse, float limit)
 {
-    __m256 v = _mm256_div_ps(_mm256_loadu_ps(x), _mm256_set1_ps(step));
+    __m256 v = _mm256_mul_ps(_mm256_loadu_ps(x), _mm256_set1_ps(inverse));
     v = _mm256_min_ps(_mm256_max_ps(v, _mm256_set1_ps(-limit)), _mm256_set1_ps(limit));
     __m256i whole = _mm256_cvtps_epi32(v);
     return _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
@@ -167,7 +127,7 @@ static ALWAYS_INLINE float round_to(int16_t *out, const float *x, size_t n, floa
     bool usable = is_usable(step);
     for (size_t i = 0; i < n; i += LANES)
         _mm_storeu_si128((__m128i *)(void *)(out + i),
-                         usable ? round_eight(x + i, step, limit) : _mm_setzero_si128());
+                         usable ? round_eight(x + i, 1.0f / step, limit) : _mm_setzero_si128());
     return usable ? step : 0.0f;
 }
 
@@ -185,7 +145,7 @@ static void round_weights(struct row *row, const float *scales)
     row->step = round_to(row->rounded, weights, PAGE, 32767.0f);
 }
 
-static void soften(struct row *row)
+static void soften_row(struct row *row)
 {
     float largest = row->largest;
     for (size_t j = row->low; j < row->high; j++)
@@ -204,6 +164,19 @@ static void soften(struct row *row)
     row->sum = row->sum * row->keep + lanes_sum(sum);
 }
 
+static void soften(struct row *rows, size_t n, const struct page *page)
+{
+    for (size_t r = 0; r < n; r++) {
+        rows[r].keep = 1.0f;
+        memset(rows[r].rounded, 0, sizeof rows[r].rounded);
+        if (rows[r].low >= rows[r].high)
+            continue;
+        soften_row(&rows[r]);
+        if (page->type == DTYPE_I8)
+            round_weights(&rows[r], scales_of(page->values, page->d));
+    }
+}
+
 void attend_avx2(const struct attend_task *task, const struct attend_part *out)
 {
     attend_walk(task, out);
@@ -220,14 +193,10 @@ void attend_finish_avx2(float *out, const float *values, float sum, size_t head_
     finish_values(out, values, sum, head_dim);
 }
 
-static void store_floats(void *page, size_t at, const float *x, size_t d, enum dtype type)
+static void to_half(uint16_t *out, const float *x, size_t n)
 {
-    if (type == DTYPE_F32) {
-        memcpy((float *)page + at * d, x, d * sizeof *x);
-        return;
-    }
-    for (size_t i = 0; i < d; i += LANES)
-        _mm_storeu_si128((__m128i *)(void *)((uint16_t *)page + at * d + i),
+    for (size_t i = 0; i < n; i += LANES)
+        _mm_storeu_si128((__m128i *)(void *)(out + i),
                          _mm256_cvtps_ph(_mm256_loadu_ps(x + i), _MM_FROUND_TO_NEAREST_INT));
 }
 

@@ -57,11 +57,6 @@ static ALWAYS_INLINE floats floats_of(const uint8_t *x, enum dtype type, bool al
     return _mm512_maskz_loadu_ps(lanes(all), x);
 }
 
-static ALWAYS_INLINE void floats_sums(float *out, const floats *s)
-{
-    _mm512_storeu_ps(out, sums_of_sixteen(s));
-}
-
 static ALWAYS_INLINE wholes wholes_zero(void)
 {
     return _mm512_setzero_si512();
@@ -72,34 +67,16 @@ static ALWAYS_INLINE words words_all(int32_t x)
     return _mm512_set1_epi32(x);
 }
 
-static ALWAYS_INLINE wholes wholes_get(const int32_t *x)
-{
-    return _mm512_loadu_si512(x);
-}
-
-static ALWAYS_INLINE void wholes_put(int32_t *out, wholes v)
-{
-    _mm512_storeu_si512(out, v);
-}
-
 static ALWAYS_INLINE floats wholes_to_floats(wholes v)
 {
     return _mm512_cvtepi32_ps(v);
 }
 
+/* As one instruction: of the intrinsic the compiler makes two. */
 static ALWAYS_INLINE wholes wholes_add_pairs(wholes sum, words a, words b)
 {
-    return _mm512_dpwssd_epi32(sum, a, b);
-}
-
-static ALWAYS_INLINE wholes wholes_add_dot(wholes sum, words a, words b)
-{
-    return wholes_add_pairs(sum, a, b);
-}
-
-static ALWAYS_INLINE words words_get(const int16_t *x)
-{
-    return _mm512_loadu_si512(x);
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
 }
 
 /* The first n of 32. */
@@ -107,24 +84,6 @@ static ALWAYS_INLINE words words_of(const uint8_t *x, size_t n)
 {
     __mmask32 mask = n < 32 ? (UINT32_C(1) << n) - 1 : UINT32_MAX;
     return _mm512_cvtepi8_epi16(_mm256_maskz_loadu_epi8(mask, x));
-}
-
-/* As sums_of_sixteen. */
-static ALWAYS_INLINE void wholes_sums(float *out, const __m512i *s)
-{
-    __m512i a[8], b[4];
-    for (size_t i = 0; i < 8; i++)
-        a[i] = _mm512_add_epi32(_mm512_unpacklo_epi32(s[2 * i], s[2 * i + 1]),
-                                _mm512_unpackhi_epi32(s[2 * i], s[2 * i + 1]));
-    for (size_t i = 0; i < 4; i++)
-        b[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(a[2 * i], a[2 * i + 1]),
-                                _mm512_unpackhi_epi64(a[2 * i], a[2 * i + 1]));
-    for (size_t i = 0; i < 2; i++)
-        a[i] = _mm512_add_epi32(_mm512_shuffle_i32x4(b[2 * i], b[2 * i + 1], 0x88),
-                                _mm512_shuffle_i32x4(b[2 * i], b[2 * i + 1], 0xdd));
-    a[0] = _mm512_add_epi32(_mm512_shuffle_i32x4(a[0], a[1], 0x88),
-                            _mm512_shuffle_i32x4(a[0], a[1], 0xdd));
-    _mm512_storeu_ps(out, _mm512_cvtepi32_ps(a[0]));
 }
 
 #include "engine/kernels/attend_rows.h"
@@ -138,20 +97,14 @@ static float exp_one(float x)
 static uint64_t range_bits(size_t low, size_t high)
 {
     uint64_t below = high < 64 ? (UINT64_C(1) << high) - 1 : UINT64_MAX;
-    return below & (UINT64_MAX << low);
+    return low < high ? below & (UINT64_MAX << low) : 0;
 }
 
-/* Sixteen numbers in units of step, as `nearest` of attend_c.c. */
-static ALWAYS_INLINE __m256i round_sixteen(__m512 x, __m512 step)
+/* Sixteen numbers in units of a step, as `nearest` of attend_c.c: none exceeds the limit. */
+static ALWAYS_INLINE __m256i round_sixteen(__m512 x, __m512 inverse)
 {
-    const __m512 limit = _mm512_set1_ps(32767.0f);
-    __m512 v = _mm512_max_ps(_mm512_div_ps(x, step), _mm512_sub_ps(_mm512_setzero_ps(), limit));
-    return _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(_mm512_min_ps(v, limit)));
-}
-
-static bool is_usable(float step)
-{
-    return step >= ACT_STEP_MIN && step <= ACT_STEP_MAX;
+    __m512 v = _mm512_max_ps(_mm512_mul_ps(x, inverse), _mm512_set1_ps(-32767.0f));
+    return _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v));
 }
 
 static float round_query(int16_t *out, const float *q, size_t d)
@@ -163,51 +116,130 @@ static float round_query(int16_t *out, const float *q, size_t d)
     }
     float step = _mm512_reduce_max_ps(largest) / 32767.0f;
     memset(out, 0, ATTEND_HEAD_DIM_MAX * sizeof *out);
-    if (!is_usable(step))
+    if (!(step >= ACT_STEP_MIN && step <= ACT_STEP_MAX))
         return 0.0f;
     for (size_t i = 0; i < d; i += LANES) {
         __mmask16 mask = d - i < LANES ? 0xff : 0xffff;
         __m512 x = _mm512_maskz_loadu_ps(mask, q + i);
-        _mm256_mask_storeu_epi16(out + i, mask, round_sixteen(x, _mm512_set1_ps(step)));
+        _mm256_mask_storeu_epi16(out + i, mask, round_sixteen(x, _mm512_set1_ps(1.0f / step)));
     }
     return step;
 }
 
-static void round_weights(struct row *row, const float *scales)
+/* The sum, or the largest, of the lanes of each of four vectors: the same tree for each. */
+static ALWAYS_INLINE __m128 over_lanes(const __m512 v[TILE_ROWS], bool sum)
 {
-    uint64_t seen = range_bits(row->low, row->high);
-    __m512 w[PAGE / LANES], largest = _mm512_setzero_ps();
-    for (size_t k = 0; k < PAGE / LANES; k++) {
-        w[k] = _mm512_maskz_mul_ps((__mmask16)(seen >> k * LANES),
-                                   _mm512_loadu_ps(row->score + k * LANES),
-                                   _mm512_loadu_ps(scales + k * LANES));
-        largest = _mm512_max_ps(_mm512_abs_ps(w[k]), largest);
-    }
-    float step = _mm512_reduce_max_ps(largest) / 32767.0f;
-    row->step = is_usable(step) ? step : 0.0f;
-    for (size_t k = 0; k < PAGE / LANES; k++)
-        _mm256_storeu_si256((__m256i *)(void *)(row->rounded + k * LANES),
-                            is_usable(step) ? round_sixteen(w[k], _mm512_set1_ps(step))
-                                            : _mm256_setzero_si256());
+    __m512 a[] = {_mm512_unpacklo_ps(v[0], v[1]), _mm512_unpackhi_ps(v[0], v[1]),
+                  _mm512_unpacklo_ps(v[2], v[3]), _mm512_unpackhi_ps(v[2], v[3])};
+    a[0] = sum ? _mm512_add_ps(a[0], a[1]) : _mm512_max_ps(a[0], a[1]);
+    a[2] = sum ? _mm512_add_ps(a[2], a[3]) : _mm512_max_ps(a[2], a[3]);
+    __m512 b[] = {_mm512_shuffle_ps(a[0], a[2], 0x44), _mm512_shuffle_ps(a[0], a[2], 0xee)};
+    b[0] = sum ? _mm512_add_ps(b[0], b[1]) : _mm512_max_ps(b[0], b[1]);
+    __m256 c[] = {_mm512_castps512_ps256(b[0]), _mm512_extractf32x8_ps(b[0], 1)};
+    c[0] = sum ? _mm256_add_ps(c[0], c[1]) : _mm256_max_ps(c[0], c[1]);
+    __m128 e[] = {_mm256_castps256_ps128(c[0]), _mm256_extractf128_ps(c[0], 1)};
+    return sum ? _mm_add_ps(e[0], e[1]) : _mm_max_ps(e[0], e[1]);
 }
 
-static void soften(struct row *row)
+/* Number r of four in all lanes. */
+static ALWAYS_INLINE __m512 spread(__m128 v, size_t r)
 {
-    uint64_t seen = range_bits(row->low, row->high);
-    __m512 top = _mm512_set1_ps(row->largest), sum = _mm512_setzero_ps();
-    for (size_t j = 0; j < PAGE; j += LANES)
-        top = _mm512_mask_max_ps(top, (__mmask16)(seen >> j), _mm512_loadu_ps(row->score + j), top);
-    float largest = _mm512_reduce_max_ps(top);
-    top = _mm512_set1_ps(largest);
-    row->keep = exp_one(row->largest - largest);
-    for (size_t j = 0; j < PAGE; j += LANES) {
-        __m512 e = exp_sixteen(_mm512_sub_ps(_mm512_loadu_ps(row->score + j), top));
-        e = _mm512_maskz_mov_ps((__mmask16)(seen >> j), e);
-        _mm512_storeu_ps(row->score + j, e);
-        sum = _mm512_add_ps(sum, e);
+    return _mm512_permutexvar_ps(_mm512_set1_epi32((int)r), _mm512_castps128_ps512(v));
+}
+
+#define PARTS (PAGE / LANES)
+
+/* Largest scores so far; the exponentials of what is seen, and their sums. */
+static ALWAYS_INLINE void soften_rows(struct row *rows, size_t n, __m512 e[][PARTS])
+{
+    __m512 top[TILE_ROWS], sum[TILE_ROWS];
+    float before[TILE_ROWS] = {0}, largest[TILE_ROWS], keep[TILE_ROWS], more[TILE_ROWS];
+    for (size_t r = 0; r < TILE_ROWS; r++) {
+        top[r] = sum[r] = _mm512_setzero_ps();
+        if (r >= n)
+            continue;
+        uint64_t seen = range_bits(rows[r].low, rows[r].high);
+        before[r] = rows[r].largest;
+        top[r] = _mm512_set1_ps(rows[r].largest);
+        for (size_t k = 0; k < PARTS; k++) { /* a NaN is passed over */
+            e[r][k] = _mm512_loadu_ps(rows[r].score + k * LANES);
+            top[r] = _mm512_mask_max_ps(top[r], (__mmask16)(seen >> k * LANES), e[r][k], top[r]);
+        }
     }
-    row->largest = largest;
-    row->sum = row->sum * row->keep + _mm512_reduce_add_ps(sum);
+    __m128 now = over_lanes(top, false), old = _mm_loadu_ps(before);
+    /* Also where nothing was seen yet: infinities have no difference. */
+    __mmask8 same = _mm_cmp_ps_mask(old, now, _CMP_EQ_OQ);
+    __m128 kept = _mm512_castps512_ps128(exp_sixteen(_mm512_castps128_ps512(_mm_sub_ps(old, now))));
+    for (size_t r = 0; r < n; r++) {
+        uint64_t seen = range_bits(rows[r].low, rows[r].high);
+        __m512 all = spread(now, r);
+        for (size_t k = 0; k < PARTS; k++) {
+            e[r][k] = _mm512_maskz_mov_ps((__mmask16)(seen >> k * LANES),
+                                          exp_sixteen(_mm512_sub_ps(e[r][k], all)));
+            sum[r] = _mm512_add_ps(sum[r], e[r][k]);
+        }
+    }
+    _mm_storeu_ps(largest, now);
+    _mm_storeu_ps(keep, _mm_mask_mov_ps(kept, same, _mm_set1_ps(1.0f)));
+    _mm_storeu_ps(more, over_lanes(sum, true));
+    for (size_t r = 0; r < n; r++) {
+        rows[r].largest = largest[r];
+        rows[r].keep = keep[r];
+        rows[r].sum = rows[r].sum * keep[r] + more[r];
+    }
+}
+
+/* Exponentials times scales, in units of a step. */
+static ALWAYS_INLINE void round_weights(struct row *rows, size_t n, __m512 e[][PARTS],
+                                        const float *scales)
+{
+    __m512 largest[TILE_ROWS];
+    float steps[TILE_ROWS];
+    for (size_t r = 0; r < TILE_ROWS; r++)
+        largest[r] = _mm512_setzero_ps();
+    for (size_t r = 0; r < n; r++) {
+        uint64_t seen = range_bits(rows[r].low, rows[r].high);
+        for (size_t k = 0; k < PARTS; k++) {
+            e[r][k] = _mm512_maskz_mul_ps((__mmask16)(seen >> k * LANES), e[r][k],
+                                          _mm512_loadu_ps(scales + k * LANES));
+            largest[r] = _mm512_max_ps(_mm512_abs_ps(e[r][k]), largest[r]);
+        }
+    }
+    __m128 step = _mm_div_ps(over_lanes(largest, false), _mm_set1_ps(32767.0f));
+    __mmask8 usable = _mm_cmp_ps_mask(step, _mm_set1_ps(ACT_STEP_MIN), _CMP_GE_OQ) &
+                      _mm_cmp_ps_mask(step, _mm_set1_ps(ACT_STEP_MAX), _CMP_LE_OQ);
+    __m128 inverse = _mm_maskz_div_ps(usable, _mm_set1_ps(1.0f), step);
+    _mm_storeu_ps(steps, _mm_maskz_mov_ps(usable, step));
+    for (size_t r = 0; r < n; r++) {
+        __m512 all = spread(inverse, r);
+        rows[r].step = steps[r];
+        for (size_t k = 0; k < PARTS; k++)
+            _mm256_storeu_si256((__m256i *)(void *)(rows[r].rounded + k * LANES),
+                                round_sixteen(e[r][k], all));
+    }
+}
+
+static ALWAYS_INLINE void soften_count(struct row *rows, size_t n, const struct page *page)
+{
+    __m512 e[TILE_ROWS][PARTS];
+    soften_rows(rows, n, e);
+    if (page->type == DTYPE_I8) {
+        round_weights(rows, n, e, scales_of(page->values, page->d));
+        return;
+    }
+    for (size_t r = 0; r < n; r++)
+        for (size_t k = 0; k < PARTS; k++)
+            _mm512_storeu_ps(rows[r].score + k * LANES, e[r][k]);
+}
+
+static void soften(struct row *rows, size_t n, const struct page *page)
+{
+    if (n == 4)
+        soften_count(rows, 4, page);
+    else if (n == 2)
+        soften_count(rows, 2, page);
+    else
+        soften_count(rows, 1, page);
 }
 
 void attend_avx512(const struct attend_task *task, const struct attend_part *out)

@@ -30,7 +30,8 @@ static float nearest(float v, float limit)
     return (v + EXP_ROUND) - EXP_ROUND;
 }
 
-/* x / step to the nearest whole number, where step makes the largest of them `units`; returns step.
+/* x times 1 / step to the nearest whole number, where step makes the largest of them `units`;
+ * returns step.
  * Numbers that are too small to divide by, infinite or none become zeros. */
 static float round_to(int16_t *out, const float *x, size_t n, float units)
 {
@@ -40,38 +41,40 @@ static float round_to(int16_t *out, const float *x, size_t n, float units)
     float step = largest / units;
     bool usable = step >= ACT_STEP_MIN && step <= ACT_STEP_MAX;
     for (size_t i = 0; i < n; i++)
-        out[i] = (int16_t)(usable ? nearest(x[i] / step, units) : 0.0f);
+        out[i] = (int16_t)(usable ? nearest(x[i] * (1.0f / step), units) : 0.0f);
     return usable ? step : 0.0f;
 }
 
-static void load(float *out, const void *page, size_t row, size_t d, enum dtype type)
+/* n numbers of a head. */
+static void load(float *out, const void *head, size_t place, size_t n, enum dtype type)
 {
     const struct quant_row *quant = quant_find(type);
-    quant->to_f32(out, (const uint8_t *)page + row * d * quant->block_bytes, d);
+    quant->to_f32(out, (const uint8_t *)head + place * quant->block_bytes, n);
 }
 
-static float dot(const float *a, const float *b, size_t d)
+/* score[j] for low <= j < high */
+static void score_keys(float *score, const struct row *r, const void *keys,
+                       const struct attend_shape *shape, size_t low, size_t high)
 {
-    float lane[LANES] = {0};
-    for (size_t i = 0; i < d; i++)
-        lane[i % LANES] += a[i] * b[i];
-    return lanes_sum(lane);
+    float loaded[ATTEND_PAGE_KEYS];
+    memset(score, 0, ATTEND_PAGE_KEYS * sizeof *score);
+    for (size_t i = 0; i < shape->head_dim; i++) {
+        load(loaded, keys, attend_key_place(shape->type, 0, i), ATTEND_PAGE_KEYS, shape->type);
+        for (size_t j = low; j < high; j++)
+            score[j] += r->q[i] * loaded[j];
+    }
 }
 
-static float score_key(const struct row *r, const void *keys, size_t j,
-                       const struct attend_shape *shape)
+/* The same for 8-bit keys: sums of whole numbers are exact. */
+static void score_rounded(float *score, const struct row *r, const int8_t *keys, size_t d,
+                          size_t low, size_t high)
 {
-    size_t d = shape->head_dim;
-    float loaded[ATTEND_HEAD_DIM_MAX];
-    if (shape->type == DTYPE_I8) {
-        const int8_t *key = (const int8_t *)keys + j * d;
+    for (size_t j = low; j < high; j++) {
         int32_t sum = 0; /* 512 * 127 * 32767 is below 2^31 */
         for (size_t i = 0; i < d; i++)
-            sum += r->q_rounded[i] * key[i];
-        return (float)sum * (r->q_step * scales_of(keys, d)[j]);
+            sum += r->q_rounded[i] * keys[attend_key_place(DTYPE_I8, j, i)];
+        score[j] = (float)sum * (r->q_step * scales_of(keys, d)[j]);
     }
-    load(loaded, keys, j, d, shape->type);
-    return dot(r->q, loaded, d);
 }
 
 /* out += sum over low <= j < high of weight[j] value[j] */
@@ -79,17 +82,20 @@ static void add_values(float *out, const float *weight, const void *values,
                        const struct attend_shape *shape, size_t low, size_t high)
 {
     size_t d = shape->head_dim;
-    float loaded[ATTEND_HEAD_DIM_MAX];
-    for (size_t j = low; j < high; j++) {
-        load(loaded, values, j, d, shape->type);
-        for (size_t i = 0; i < d; i++)
-            out[i] += weight[j] * loaded[i];
+    float loaded[ATTEND_STRIP];
+    for (size_t i = 0; i < d; i += ATTEND_STRIP) {
+        size_t width = d - i < ATTEND_STRIP ? d - i : ATTEND_STRIP;
+        for (size_t j = low; j < high; j++) {
+            load(loaded, values, attend_value_place(shape->type, d, j, i), width, shape->type);
+            for (size_t k = 0; k < width; k++)
+                out[i + k] += weight[j] * loaded[k];
+        }
     }
 }
 
 /* The same for 8-bit values: weights times scales are rounded to 16 bits, the page's sum is exact.
  */
-static void add_rounded(float *out, const float *weight, const void *values, size_t d, size_t low,
+static void add_rounded(float *out, const float *weight, const int8_t *values, size_t d, size_t low,
                         size_t high)
 {
     float scaled[ATTEND_PAGE_KEYS] = {0};
@@ -100,7 +106,7 @@ static void add_rounded(float *out, const float *weight, const void *values, siz
     for (size_t i = 0; i < d; i++) {
         int32_t sum = 0;
         for (size_t j = low; j < high; j++)
-            sum += rounded[j] * ((const int8_t *)values)[(j / 2 * d + i) * 2 + j % 2];
+            sum += rounded[j] * values[attend_value_place(DTYPE_I8, d, j, i)];
         out[i] += (float)sum * step;
     }
 }
@@ -113,10 +119,12 @@ static void page_step(struct row *r, const void *keys, const void *values,
     float largest = r->largest, lane[LANES] = {0};
     size_t d = shape->head_dim;
 
-    for (size_t j = low; j < high; j++) {
-        score[j] = score_key(r, keys, j, shape);
+    if (shape->type == DTYPE_I8)
+        score_rounded(score, r, keys, d, low, high);
+    else
+        score_keys(score, r, keys, shape, low, high);
+    for (size_t j = low; j < high; j++)
         largest = score[j] > largest ? score[j] : largest;
-    }
     float keep = scalar_exp(r->largest - largest);
     for (size_t j = low; j < high; j++) {
         score[j] = scalar_exp(score[j] - largest);
@@ -194,10 +202,9 @@ void attend_finish_c(float *out, const float *values, float sum, size_t head_dim
         out[i] = values[i] / sum;
 }
 
-static void store_floats(void *page, size_t at, const float *x, size_t d, enum dtype type)
+static void to_half(uint16_t *out, const float *x, size_t n)
 {
-    const struct quant_row *quant = quant_find(type);
-    quant->from_f32((uint8_t *)page + at * d * quant->block_bytes, x, d);
+    quant_find(DTYPE_F16)->from_f32(out, x, n);
 }
 
 #include "engine/kernels/attend_store.h"

@@ -1,5 +1,5 @@
-/* Softmax attention over pages of keys, NEON: the order of attend_avx2.c in vectors of four, but
- * for the four sums of a score; products fused. */
+/* Softmax attention over pages of keys, NEON: the order of attend_avx2.c in vectors of four;
+ * products fused. */
 #include "engine/kernels/math_neon.h"
 #include "engine/quant/quant.h"
 #include <stdbool.h>
@@ -54,25 +54,9 @@ static ALWAYS_INLINE floats floats_of(const uint8_t *x, enum dtype type, bool al
     return type == DTYPE_F16 ? load_half(x) : floats_get((const float *)(const void *)x, all);
 }
 
-static ALWAYS_INLINE void floats_sums(float *out, const floats *s)
-{
-    for (size_t i = 0; i < SUMS; i += 4)
-        vst1q_f32(out + i, sums_of_four(s + i));
-}
-
 static ALWAYS_INLINE wholes wholes_zero(void)
 {
     return vdupq_n_s32(0);
-}
-
-static ALWAYS_INLINE wholes wholes_get(const int32_t *x)
-{
-    return vld1q_s32(x);
-}
-
-static ALWAYS_INLINE void wholes_put(int32_t *out, wholes v)
-{
-    vst1q_s32(out, v);
 }
 
 static ALWAYS_INLINE floats wholes_to_floats(wholes v)
@@ -80,31 +64,18 @@ static ALWAYS_INLINE floats wholes_to_floats(wholes v)
     return vcvtq_f32_s32(v);
 }
 
-static ALWAYS_INLINE void wholes_sums(float *out, const wholes *s)
+/* The even words of several rows' pairs are found once. */
+static ALWAYS_INLINE wholes wholes_add_pairs(wholes sum, words weights, words pairs)
 {
-    for (size_t i = 0; i < SUMS; i++)
-        out[i] = (float)vaddvq_s32(s[i]);
-}
-
-static ALWAYS_INLINE wholes wholes_add_pairs(wholes sum, words a, words b)
-{
-    int32x4_t low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
-    return vaddq_s32(sum, vpaddq_s32(low, vmull_high_s16(a, b)));
-}
-
-static ALWAYS_INLINE wholes wholes_add_dot(wholes sum, words a, words b)
-{
-    return vmlal_high_s16(vmlal_s16(sum, vget_low_s16(a), vget_low_s16(b)), a, b);
+    int16x4_t even = vget_low_s16(vuzp1q_s16(pairs, pairs));
+    int16x4_t odd = vget_low_s16(vuzp2q_s16(pairs, pairs));
+    sum = vmlal_lane_s16(sum, even, vget_low_s16(weights), 0);
+    return vmlal_lane_s16(sum, odd, vget_low_s16(weights), 1);
 }
 
 static ALWAYS_INLINE words words_all(int32_t x)
 {
     return vreinterpretq_s16_s32(vdupq_n_s32(x));
-}
-
-static ALWAYS_INLINE words words_get(const int16_t *x)
-{
-    return vld1q_s16(x);
 }
 
 static ALWAYS_INLINE words words_of(const uint8_t *x, size_t n)
@@ -120,13 +91,21 @@ static float exp_one(float x)
     return vgetq_lane_f32(exp_four(vdupq_n_f32(x)), 0);
 }
 
+/* Four numbers in units of a step, as `nearest` of attend_c.c. */
+static int32x4_t round_some(const float *x, float inverse, float limit)
+{
+    float32x4_t v = vmulq_f32(vld1q_f32(x), vdupq_n_f32(inverse));
+    return vcvtnq_s32_f32(vminnmq_f32(vmaxnmq_f32(v, vdupq_n_f32(-limit)), vdupq_n_f32(limit)));
+}
+
 /* As round_to of attend_c.c; n a multiple of 4. */
 static float round_to(int16_t *out, const float *x, size_t n, float limit)
 {
     float step = largest_size(x, n) / limit;
     bool usable = step >= ACT_STEP_MIN && step <= ACT_STEP_MAX;
     for (size_t i = 0; i < n; i += LANES)
-        vst1_s16(out + i, usable ? vmovn_s32(round_four(x + i, step, limit)) : vdup_n_s16(0));
+        vst1_s16(out + i,
+                 usable ? vmovn_s32(round_some(x + i, 1.0f / step, limit)) : vdup_n_s16(0));
     return usable ? step : 0.0f;
 }
 
@@ -144,7 +123,7 @@ static void round_weights(struct row *row, const float *scales)
     row->step = round_to(row->rounded, weights, PAGE, 32767.0f);
 }
 
-static void soften(struct row *row)
+static void soften_row(struct row *row)
 {
     float largest = row->largest;
     for (size_t j = row->low; j < row->high; j++)
@@ -163,6 +142,19 @@ static void soften(struct row *row)
     row->sum = row->sum * row->keep + lanes_sum(sum[0], sum[1]);
 }
 
+static void soften(struct row *rows, size_t n, const struct page *page)
+{
+    for (size_t r = 0; r < n; r++) {
+        rows[r].keep = 1.0f;
+        memset(rows[r].rounded, 0, sizeof rows[r].rounded);
+        if (rows[r].low >= rows[r].high)
+            continue;
+        soften_row(&rows[r]);
+        if (page->type == DTYPE_I8)
+            round_weights(&rows[r], scales_of(page->values, page->d));
+    }
+}
+
 void attend_neon(const struct attend_task *task, const struct attend_part *out)
 {
     attend_walk(task, out);
@@ -179,15 +171,10 @@ void attend_finish_neon(float *out, const float *values, float sum, size_t head_
     finish_values(out, values, sum, head_dim);
 }
 
-static void store_floats(void *page, size_t at, const float *x, size_t d, enum dtype type)
+static void to_half(uint16_t *out, const float *x, size_t n)
 {
-    if (type == DTYPE_F32) {
-        memcpy((float *)page + at * d, x, d * sizeof *x);
-        return;
-    }
-    for (size_t i = 0; i < d; i += LANES)
-        vst1_u16((uint16_t *)page + at * d + i,
-                 vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(x + i))));
+    for (size_t i = 0; i < n; i += LANES)
+        vst1_u16(out + i, vreinterpret_u16_f16(vcvt_f16_f32(vld1q_f32(x + i))));
 }
 
 #include "engine/kernels/attend_store.h"

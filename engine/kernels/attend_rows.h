@@ -23,36 +23,37 @@ static bool seen_range(const struct row *rows, size_t n, size_t *low, size_t *hi
     return *low < *high;
 }
 
-/* score = score * (q_step * scale of the key) */
-static void scale_scores(struct row *row, const float *scales)
+/* How often n_rows rows ask for more while a page's keys, or values, are taken. */
+static size_t times_ahead(const struct page *page, size_t n_rows)
 {
-    for (size_t j = 0; j < PAGE; j += LANES) {
-        floats scale = floats_times(floats_all(row->q_step), floats_get(scales + j, true));
-        floats_put(row->score + j, floats_times(floats_get(row->score + j, true), scale), true);
+    size_t numbers = page->type == DTYPE_I8 ? 2 : 1;
+    return n_rows * PAGE * page->d / (SUMS * LANES * STEPS * numbers);
+}
+
+static void rescale(struct row *row, size_t d)
+{
+    for (size_t i = 0; i < d; i += LANES) {
+        bool all = i + LANES <= d;
+        floats v = floats_times(floats_get(row->out + i, all), floats_all(row->keep));
+        floats_put(row->out + i, v, all);
     }
 }
 
 static void score_page(struct row *rows, size_t n_rows, struct page *page)
 {
     size_t bytes = attend_head_bytes(page->type, page->d);
-    ahead_set(&page->ahead, n_rows < TILE_ROWS ? NULL : page->values, bytes, PAGE * n_rows / SUMS);
+    ahead_set(&page->ahead, n_rows < TILE_ROWS ? NULL : page->values, bytes,
+              times_ahead(page, n_rows));
     for (size_t n; n_rows > 0; rows += n, n_rows -= n) {
         size_t low, high;
         n = rows_together(n_rows);
         if (!seen_range(rows, n, &low, &high))
             continue;
-        score_rows(rows, n, page, low, high);
-        for (size_t r = 0; r < n; r++) {
-            if (rows[r].low >= rows[r].high) {
-                memset(rows[r].rounded, 0, sizeof rows[r].rounded);
-                continue;
-            }
-            if (page->type == DTYPE_I8)
-                scale_scores(&rows[r], scales_of(page->keys, page->d));
-            soften(&rows[r]);
-            if (page->type == DTYPE_I8)
-                round_weights(&rows[r], scales_of(page->values, page->d));
-        }
+        score_rows(rows, n, page);
+        soften(rows, n, page);
+        for (size_t r = 0; r < n; r++)
+            if (rows[r].keep != 1.0f)
+                rescale(&rows[r], page->d);
     }
 }
 
@@ -79,17 +80,13 @@ static void value_tile(struct row *rows, size_t n, struct page *page)
         if (rows[r].low >= end)
             continue;
         value_rows(&rows[r], 1, page, rows[r].low, end);
-        rows[r].keep = 1.0f;
     }
     if (low < high)
         value_rows(rows, n, page, low, high);
     for (size_t r = 0; r < n; r++) {
         size_t begin = rows[r].low > high ? rows[r].low : high;
-        if (begin >= rows[r].high)
-            continue;
-        if (low < high)
-            rows[r].keep = 1.0f;
-        value_rows(&rows[r], 1, page, begin, rows[r].high);
+        if (begin < rows[r].high)
+            value_rows(&rows[r], 1, page, begin, rows[r].high);
     }
 }
 
@@ -97,7 +94,7 @@ static void value_page(struct row *rows, size_t n_rows, struct page *page, const
 {
     size_t bytes = attend_head_bytes(page->type, page->d);
     ahead_set(&page->ahead, n_rows < TILE_ROWS ? NULL : next_keys, bytes,
-              PAGE / FETCH_KEYS * n_rows * page->d / (LANES * SUMS));
+              times_ahead(page, n_rows));
     for (size_t n; n_rows > 0; rows += n, n_rows -= n) {
         n = rows_together(n_rows);
         value_tile(rows, n, page);

@@ -45,19 +45,3 @@ static inline __m256 exp_eight(__m256 x)
     __m256 power = _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
     return _mm256_andnot_ps(tiny, _mm256_mul_ps(p, power));
 }
-
-/* The sum of each of eight vectors, in their order; the same tree for each. */
-static ALWAYS_INLINE __m256 sums_of_eight(const __m256 s[8])
-{
-    __m256 a[4], b[2];
-    for (size_t i = 0; i < 4; i++)
-        a[i] = _mm256_add_ps(_mm256_unpacklo_ps(s[2 * i], s[2 * i + 1]),
-                             _mm256_unpackhi_ps(s[2 * i], s[2 * i + 1]));
-    for (size_t i = 0; i < 2; i++) {
-        __m256d even = _mm256_castps_pd(a[2 * i]), odd = _mm256_castps_pd(a[2 * i + 1]);
-        b[i] = _mm256_add_ps(_mm256_castpd_ps(_mm256_unpacklo_pd(even, odd)),
-                             _mm256_castpd_ps(_mm256_unpackhi_pd(even, odd)));
-    }
-    return _mm256_add_ps(_mm256_permute2f128_ps(b[0], b[1], 0x20),
-                         _mm256_permute2f128_ps(b[0], b[1], 0x31));
-}

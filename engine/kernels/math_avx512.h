@@ -28,22 +28,3 @@ static inline __m512 exp_sixteen(__m512 x)
     __m512 power = _mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23));
     return _mm512_maskz_mul_ps(enough, p, power);
 }
-
-/* The sum of each of sixteen vectors, in their order; the same tree for each. */
-static ALWAYS_INLINE __m512 sums_of_sixteen(const __m512 s[16])
-{
-    __m512 a[8], b[4];
-    for (size_t i = 0; i < 8; i++)
-        a[i] = _mm512_add_ps(_mm512_unpacklo_ps(s[2 * i], s[2 * i + 1]),
-                             _mm512_unpackhi_ps(s[2 * i], s[2 * i + 1]));
-    for (size_t i = 0; i < 4; i++) {
-        __m512d even = _mm512_castps_pd(a[2 * i]), odd = _mm512_castps_pd(a[2 * i + 1]);
-        b[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(even, odd)),
-                             _mm512_castpd_ps(_mm512_unpackhi_pd(even, odd)));
-    }
-    for (size_t i = 0; i < 2; i++)
-        a[i] = _mm512_add_ps(_mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0x88),
-                             _mm512_shuffle_f32x4(b[2 * i], b[2 * i + 1], 0xdd));
-    return _mm512_add_ps(_mm512_shuffle_f32x4(a[0], a[1], 0x88),
-                         _mm512_shuffle_f32x4(a[0], a[1], 0xdd));
-}

@@ -89,9 +89,3 @@ static inline int32x4_t round_four(const float *x, float step, float limit)
     v = vminnmq_f32(vmaxnmq_f32(v, vdupq_n_f32(-limit)), vdupq_n_f32(limit));
     return vcvtnq_s32_f32(v);
 }
-
-/* The sums of four vectors, in their order. */
-static inline float32x4_t sums_of_four(const float32x4_t s[4])
-{
-    return vpaddq_f32(vpaddq_f32(s[0], s[1]), vpaddq_f32(s[2], s[3]));
-}

@@ -148,18 +148,21 @@ static void turn(struct conform_case *c, const struct ops *ops, const char *kind
     heap_free(out);
 }
 
-/* Keys or values [tokens][kv][d] into pages [kv][64][d]. */
-static float *make_pages(const float *rows, size_t tokens, size_t kv, size_t d, const void **pages)
+/* Keys or values [tokens][kv][d] into pages, as attend.h has them. */
+static float *make_pages(const float *rows, size_t tokens, size_t kv, size_t d, bool value,
+                         const void **pages)
 {
     size_t n_pages = (tokens + ATTEND_PAGE_KEYS - 1) / ATTEND_PAGE_KEYS;
     size_t page = kv * ATTEND_PAGE_KEYS * d;
     float *all = heap_array(float, n_pages *page);
 
     for (size_t t = 0; t < tokens; t++)
-        for (size_t h = 0; h < kv; h++)
-            memcpy(all + t / ATTEND_PAGE_KEYS * page +
-                       (h * ATTEND_PAGE_KEYS + t % ATTEND_PAGE_KEYS) * d,
-                   rows + (t * kv + h) * d, d * sizeof *rows);
+        for (size_t n = 0; n < kv * d; n++) {
+            size_t at = t % ATTEND_PAGE_KEYS, i = n % d;
+            float *head = all + t / ATTEND_PAGE_KEYS * page + n / d * ATTEND_PAGE_KEYS * d;
+            head[value ? attend_value_place(DTYPE_F32, d, at, i)
+                       : attend_key_place(DTYPE_F32, at, i)] = rows[t * kv * d + n];
+        }
     for (size_t p = 0; p < n_pages; p++)
         pages[p] = all + p * page;
     return all;
@@ -203,8 +206,8 @@ static void attend_kind(struct conform_case *c, const struct ops *ops, const cha
     }
     struct attend_shape shape = {.heads = heads, .kv_heads = kv, .head_dim = d, .type = DTYPE_F32};
     struct attend_query queries[64];
-    float *k = make_pages(shape_k->data, tokens, kv, d, keys);
-    float *v = make_pages(shape_v->data, tokens, kv, d, values);
+    float *k = make_pages(shape_k->data, tokens, kv, d, false, keys);
+    float *v = make_pages(shape_v->data, tokens, kv, d, true, values);
     float *out = heap_array(float, n *heads *d);
     uint8_t *mask = heap_new(n * tokens, 1);
     for (size_t q = 0; q < n; q++) {

@@ -52,15 +52,35 @@ static void read_back(float *out, const void *head, size_t at, size_t d, enum dt
                       bool value)
 {
     const struct quant_row *row = quant_find(type);
-    float scale;
-    if (type != DTYPE_I8) {
-        row->to_f32(out, (const uint8_t *)head + at * d * row->block_bytes, d);
-        return;
-    }
-    memcpy(&scale, (const uint8_t *)head + PAGE * d + at * sizeof scale, sizeof scale);
+    float scale = 1.0f;
+    if (type == DTYPE_I8)
+        memcpy(&scale, (const uint8_t *)head + PAGE * d + at * sizeof scale, sizeof scale);
     for (size_t i = 0; i < d; i++) {
-        size_t from = value ? (at / 2 * d + i) * 2 + at % 2 : at * d + i;
-        out[i] = scale * (float)((const int8_t *)head)[from];
+        size_t from = value ? attend_value_place(type, d, at, i) : attend_key_place(type, at, i);
+        if (type == DTYPE_I8)
+            out[i] = scale * (float)((const int8_t *)head)[from];
+        else
+            row->to_f32(out + i, (const uint8_t *)head + from * row->block_bytes, 1);
+    }
+}
+
+/* Every number has a place of its own, and none is beyond the scales. */
+static void test_places(void **state)
+{
+    static const size_t sizes[] = {8, 40, 64, 72, 256, 512};
+    static const enum dtype types[] = {DTYPE_F32, DTYPE_I8};
+    (void)state;
+    for (size_t c = 0; c < 24; c++) {
+        size_t d = sizes[c / 4];
+        enum dtype type = types[c / 2 % 2];
+        uint8_t *taken = heap_new(PAGE, d);
+        for (size_t n = 0; n < PAGE * d; n++) {
+            size_t place = c % 2 ? attend_value_place(type, d, n / d, n % d)
+                                 : attend_key_place(type, n / d, n % d);
+            assert_true(place < PAGE * d);
+            assert_int_equal(taken[place]++, 0);
+        }
+        heap_free(taken);
     }
 }
 
@@ -75,7 +95,8 @@ static void put(struct world *w, size_t position, bool seen)
     for (size_t h = 0; h < s->kv_heads; h++) {
         size_t offset = h * attend_head_bytes(s->type, d);
         if (!seen && s->type == DTYPE_I8) { /* they were stored as zeros */
-            memset(keys + offset + at * d, 0x81, d);
+            for (size_t i = 0; i < d; i++)
+                keys[offset + attend_key_place(DTYPE_I8, at, i)] = 0x81;
             memset(keys + offset + PAGE * d + at * sizeof(float), 0xff, sizeof(float));
             memset(values + offset + PAGE * d + at * sizeof(float), 0xff, sizeof(float));
         }
@@ -323,9 +344,8 @@ static void test_store(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sets),
-        cmocka_unit_test(test_what_others_see),
-        cmocka_unit_test(test_parts),
+        cmocka_unit_test(test_places),          cmocka_unit_test(test_sets),
+        cmocka_unit_test(test_what_others_see), cmocka_unit_test(test_parts),
         cmocka_unit_test(test_store),
     };
     size_t n;

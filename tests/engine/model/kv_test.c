@@ -1,5 +1,6 @@
 /* Keys and values: budget, pages of the window, what is let go, what snapshots keep. */
 #include "engine/base/heap.h"
+#include "engine/kernels/attend.h"
 #include "engine/model/hparams.h"
 #include "engine/model/kv.h"
 #include "engine/quant/quant.h"
@@ -78,7 +79,8 @@ static void test_bytes_of_the_12b(void **state)
     kv_line_write(line, 0, 0, one, one);
     kv_line_write(line, 46, 63, one, one);
     assert_int_equal(((const uint16_t *)kv_line_keys(line, 0)[0])[0], 0x3c00);
-    assert_int_equal(((const uint16_t *)kv_line_values(line, 46)[0])[(size_t)63 * 256], 0x3c00);
+    size_t place = attend_value_place(DTYPE_F16, 256, 63, 0);
+    assert_int_equal(((const uint16_t *)kv_line_values(line, 46)[0])[place], 0x3c00);
     kv_line_free(line);
     assert_int_equal(kv_page_bytes(kv, KV_SLIDING), 64 * 327680);
     assert_int_equal(kv_page_bytes(kv, KV_FULL), 64 * 16384);
@@ -127,11 +129,14 @@ static void test_write_and_read(void **state)
     kv_line_write(line, 1, 129, value, key);
     /* Position 70 is row 6 of page 1; the second head comes after the 64 rows of the first. */
     const float *keys = kv_line_keys(line, 0)[1], *values = kv_line_values(line, 0)[1];
-    assert_memory_equal(keys + (size_t)6 * 8, key, 8 * sizeof *key);
-    assert_memory_equal(keys + (size_t)(64 + 6) * 8, key + 8, 8 * sizeof *key);
-    assert_memory_equal(values + (size_t)(64 + 6) * 8, value + 8, 8 * sizeof *key);
+    for (size_t i = 0; i < 16; i++) {
+        size_t head = i / 8 * 64 * 8;
+        assert_true(keys[head + attend_key_place(DTYPE_F32, 6, i % 8)] == key[i]);
+        assert_true(values[head + attend_value_place(DTYPE_F32, 8, 6, i % 8)] == value[i]);
+    }
     keys = kv_line_keys(line, 1)[2];
-    assert_memory_equal(keys + (size_t)1 * 16, value, 16 * sizeof *key);
+    for (size_t i = 0; i < 16; i++)
+        assert_true(keys[attend_key_place(DTYPE_F32, 1, i)] == value[i]);
     assert_null(kv_line_keys(line, 0)[3]);
     kv_line_free(line);
     kv_free(kv);
@@ -211,10 +216,10 @@ static void assert_told(const struct hparams *hp, const struct told *t)
         for (size_t p = first; p < t->length; p++)
             for (size_t head = 0; head < shape->kv_heads; head++) {
                 const float *page = kv_line_keys(t->line, layer)[p / KV_PAGE_TOKENS];
-                const float *row =
-                    page + (head * KV_PAGE_TOKENS + p % KV_PAGE_TOKENS) * shape->head_dim;
+                size_t at = head * KV_PAGE_TOKENS * shape->head_dim +
+                            attend_key_place(DTYPE_F32, p % KV_PAGE_TOKENS, 0);
                 float expected = t->content[p] + (float)(head * shape->head_dim + layer * 16);
-                assert_true(row[0] == expected);
+                assert_true(page[at] == expected);
             }
     }
 }

@@ -14,25 +14,32 @@
 
 static uint32_t seed = 20261124;
 
+static double number(const void *page, size_t at, const struct quant_row *type)
+{
+    float x;
+    type->to_f32(&x, (const uint8_t *)page + at * type->block_bytes, 1);
+    return (double)x;
+}
+
 /* Attention in double over the keys [first, end), from the pages. */
 static void attend_double(double *out, const struct attend_shape *s, const struct attend_query *q,
                           const struct quant_row *type, size_t head)
 {
     size_t d = s->head_dim, kv = head / (s->heads / s->kv_heads);
     double sum = 0.0;
-    float row[ATTEND_HEAD_DIM_MAX];
     memset(out, 0, d * sizeof *out);
     for (size_t j = q->first; j < q->end; j++) {
-        size_t at = (kv * ATTEND_PAGE_KEYS + j % ATTEND_PAGE_KEYS) * d * type->block_bytes;
+        size_t page = j / ATTEND_PAGE_KEYS, at = j % ATTEND_PAGE_KEYS;
+        size_t head_at = kv * ATTEND_PAGE_KEYS * d;
         double score = 0.0;
-        type->to_f32(row, (const uint8_t *)q->keys[j / ATTEND_PAGE_KEYS] + at, d);
         for (size_t i = 0; i < d; i++)
-            score += (double)q->q[head * d + i] * (double)row[i];
-        type->to_f32(row, (const uint8_t *)q->values[j / ATTEND_PAGE_KEYS] + at, d);
+            score += (double)q->q[head * d + i] *
+                     number(q->keys[page], head_at + attend_key_place(s->type, at, i), type);
         double p = exp(score); /* scores of this test are small */
         sum += p;
         for (size_t i = 0; i < d; i++)
-            out[i] += p * (double)row[i];
+            out[i] +=
+                p * number(q->values[page], head_at + attend_value_place(s->type, d, at, i), type);
     }
     for (size_t i = 0; i < d; i++)
         out[i] /= sum;

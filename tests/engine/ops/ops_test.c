@@ -107,17 +107,18 @@ static void golden_rope(const struct golden *g, const char *kind, float theta, b
     heap_free(turned);
 }
 
-/* [tokens][kv][d] -> one page [kv][64][d], the rest filled with what must not be read. */
-static float *make_page(const struct tensor_view *t)
+/* [tokens][kv][d] -> one page, the rest filled with what must not be read. */
+static float *make_page(const struct tensor_view *t, bool value)
 {
     size_t d = t->dims[0], kv = t->dims[1];
     float *page = heap_array(float, kv *ATTEND_PAGE_KEYS *d);
     for (size_t i = 0; i < kv * ATTEND_PAGE_KEYS * d; i++)
         page[i] = NAN;
-    for (size_t n = 0; n < t->dims[2]; n++)
-        for (size_t h = 0; h < kv; h++)
-            memcpy(page + (h * ATTEND_PAGE_KEYS + n) * d, (const float *)t->data + (n * kv + h) * d,
-                   d * sizeof *page);
+    for (size_t n = 0; n < t->dims[2] * kv * d; n++) {
+        size_t at = n / (kv * d), head = n / d % kv * ATTEND_PAGE_KEYS * d;
+        page[head + (value ? attend_value_place(DTYPE_F32, d, at, n % d)
+                           : attend_key_place(DTYPE_F32, at, n % d))] = ((const float *)t->data)[n];
+    }
     return page;
 }
 
@@ -130,7 +131,7 @@ static void golden_attention(const struct golden *g, const char *kind)
     size_t d = q->dims[0], heads = q->dims[1], rows = q->dims[2], keys = mask->dims[0];
     struct attend_shape shape = {
         .heads = heads, .kv_heads = k->dims[1], .head_dim = d, .type = DTYPE_F32};
-    float *k_page = make_page(k), *v_page = make_page(view(g, "attention.v"));
+    float *k_page = make_page(k, false), *v_page = make_page(view(g, "attention.v"), true);
     float *out = heap_array(float, rows *heads *d);
     struct attend_query queries[16];
     const void *k_pages[1] = {k_page}, *v_pages[1] = {v_page};
