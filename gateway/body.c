@@ -157,7 +157,7 @@ bool body_push(struct body *body, struct span piece, struct status *st)
 
 bool body_finish(struct body *body, struct status *st)
 {
-    struct cursor c = {.before = body->bytes};
+    struct cursor c = {.data = (const uint8_t *)"", .before = body->bytes};
 
     body->raw_from = 0; /* in this piece of no bytes, too */
     return scan_finish(body, &c, st);
