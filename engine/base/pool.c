@@ -112,6 +112,8 @@ static void work_on(struct pool *pool, size_t thread)
             pool->work(pool->context, begin, end, thread);
             give_way(pool);
         }
+        if (pool->in_order) /* nobody has a share that could be taken over */
+            return;
         for (others = 1; others < pool->n_threads; others++)
             if (take_over(own, &pool->shares[(thread + others) % pool->n_threads]))
                 break;

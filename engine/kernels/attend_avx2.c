@@ -137,14 +137,6 @@ static float round_query(int16_t *out, const float *q, size_t d)
     return round_to(out, q, d, 32767.0f);
 }
 
-static void round_weights(struct row *row, const float *scales)
-{
-    float weights[PAGE] = {0};
-    for (size_t j = row->low; j < row->high; j++)
-        weights[j] = row->score[j] * scales[j];
-    row->step = round_to(row->rounded, weights, PAGE, 32767.0f);
-}
-
 static void soften_row(struct row *row)
 {
     float largest = row->largest;
@@ -164,18 +156,7 @@ static void soften_row(struct row *row)
     row->sum = row->sum * row->keep + lanes_sum(sum);
 }
 
-static void soften(struct row *rows, size_t n, const struct page *page)
-{
-    for (size_t r = 0; r < n; r++) {
-        rows[r].keep = 1.0f;
-        memset(rows[r].rounded, 0, sizeof rows[r].rounded);
-        if (rows[r].low >= rows[r].high)
-            continue;
-        soften_row(&rows[r]);
-        if (page->type == DTYPE_I8)
-            round_weights(&rows[r], scales_of(page->values, page->d));
-    }
-}
+#include "engine/kernels/attend_soften.h"
 
 void attend_avx2(const struct attend_task *task, const struct attend_part *out)
 {

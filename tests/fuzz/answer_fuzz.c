@@ -4,10 +4,9 @@
 #include "engine/text/json_text.h"
 #include "engine/text/parse.h"
 #include "engine/weights/weights.h"
+#include "tests/fuzz/model.h"
 #include <stdio.h>
 #include <stdlib.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static const struct tokenizer *vocabulary(void)
 {
@@ -25,24 +24,18 @@ static const struct tokenizer *vocabulary(void)
     return t;
 }
 
-static void must(bool good)
-{
-    if (!good)
-        abort();
-}
-
 static void sink(void *context, const struct parse_event *event)
 {
     size_t *calls = context;
 
-    must(utf8_valid_prefix(event->text.data, event->text.size) == event->text.size);
+    fuzz_must(utf8_valid_prefix(event->text.data, event->text.size) == event->text.size);
     if (event->kind != PARSE_CALL)
         return;
     struct json_text json = {0};
     struct status st = {0};
-    must(utf8_valid_prefix(event->name.data, event->name.size) == event->name.size);
-    must(json_text_init(&json, event->text, &st));
-    must(json.root->kind == JSON_TEXT_OBJECT);
+    fuzz_must(utf8_valid_prefix(event->name.data, event->name.size) == event->name.size);
+    fuzz_must(json_text_init(&json, event->text, &st));
+    fuzz_must(json.root->kind == JSON_TEXT_OBJECT);
     json_text_clear(&json);
     ++*calls;
 }
@@ -65,7 +58,7 @@ static void read_answer(const struct tokenizer *t, const uint8_t *data, size_t s
             parse_push(p, id, sink, &calls);
     }
     parse_end(p, sink, &calls);
-    must(parse_calls(p) == calls && parse_finish(p)[0] != '\0');
+    fuzz_must(parse_calls(p) == calls && parse_finish(p)[0] != '\0');
     parse_free(p);
 }
 
@@ -76,11 +69,11 @@ static void there_and_back(const struct tokenizer *t, struct span text, bool spe
     struct buffer out = {0};
 
     tokenizer_encode(t, text, specials, &ids);
-    must(ids.size <= text.size);
+    fuzz_must(ids.size <= text.size);
     for (size_t i = 0; i < ids.size; i++)
         detokenizer_push(&d, t, ids.data[i], true, &out);
     detokenizer_end(&d, &out);
-    must(utf8_valid_prefix(out.data, out.size) == out.size);
+    fuzz_must(utf8_valid_prefix(out.data, out.size) == out.size);
     ids_clear(&ids);
     buffer_clear(&out);
 }

@@ -1,10 +1,8 @@
 /* A chat request's body as HTTP brings it: once whole, once in pieces as the first byte says. Both
  * must end the same way. */
 #include "gateway/api.h"
-#include <stdlib.h>
+#include "tests/fuzz/model.h"
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 #define BYTES_MAX (1U << 20)
 
@@ -45,8 +43,7 @@ static void run(struct outcome *out, struct span bytes, size_t piece)
     }
     if (!out->accepted) {
         struct buffer json = {0};
-        if (api_http(&out->error) < 400 || out->error.text[0] == '\0')
-            abort();
+        fuzz_must(api_http(&out->error) >= 400 && out->error.text[0] != '\0');
         api_error_json(&out->error, &json);
         buffer_clear(&json);
     }
@@ -63,10 +60,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct span rest = span_of(data + 1, size - 1);
     run(&whole, rest, rest.size + 1);
     run(&cut, rest, (size_t)data[0] + 1);
-    if (whole.read != cut.read || whole.accepted != cut.accepted || whole.hash != cut.hash ||
-        whole.media != cut.media || whole.blobs != cut.blobs ||
-        strcmp(whole.error.text, cut.error.text) != 0 ||
-        strcmp(whole.error.param, cut.error.param) != 0)
-        abort();
+    fuzz_must(whole.read == cut.read && whole.accepted == cut.accepted && whole.hash == cut.hash);
+    fuzz_must(whole.media == cut.media && whole.blobs == cut.blobs);
+    fuzz_must(strcmp(whole.error.text, cut.error.text) == 0 &&
+              strcmp(whole.error.param, cut.error.param) == 0);
     return 0;
 }

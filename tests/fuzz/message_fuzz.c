@@ -2,17 +2,8 @@
  * which. What is accepted must come out the same when it is packed and read again. */
 #include "proto/check.h"
 #include "proto/codec.h"
-#include <assert.h>
-#include <stdlib.h>
+#include "tests/fuzz/model.h"
 #include <string.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void must(bool good)
-{
-    if (!good)
-        abort();
-}
 
 static void try_head(struct span bytes)
 {
@@ -26,12 +17,12 @@ static void try_head(struct span bytes)
     if (!head_unpack(&head, bytes, &st))
         return;
     head_pack(&head, &packed);
-    must(head_unpack(&again, buffer_span(&packed), &st));
-    must(again.kind == head.kind && again.n_blobs == head.n_blobs &&
-         again.n_running == head.n_running);
-    must(again.fields.size == head.fields.size &&
-         (head.fields.size == 0 ||
-          memcmp(again.fields.data, head.fields.data, head.fields.size) == 0));
+    fuzz_must(head_unpack(&again, buffer_span(&packed), &st));
+    fuzz_must(again.kind == head.kind && again.n_blobs == head.n_blobs &&
+              again.n_running == head.n_running);
+    fuzz_must(again.fields.size == head.fields.size &&
+              (head.fields.size == 0 ||
+               memcmp(again.fields.data, head.fields.data, head.fields.size) == 0));
     if (head.fields.size > 0) {
         (void)field_int(head.fields, "max_tokens", &number);
         (void)field_float(head.fields, "temperature", &value);
@@ -50,11 +41,11 @@ static void try_turns(struct span bytes)
     if (!turns_unpack(&turns, bytes, &st))
         return;
     turns_pack(&turns, &packed);
-    must(turns_unpack(&again, buffer_span(&packed), &st));
-    must(again.n == turns.n);
+    fuzz_must(turns_unpack(&again, buffer_span(&packed), &st));
+    fuzz_must(again.n == turns.n);
     for (size_t i = 0; i < turns.n; i++)
-        must(again.items[i].n_parts == turns.items[i].n_parts &&
-             again.items[i].n_calls == turns.items[i].n_calls);
+        fuzz_must(again.items[i].n_parts == turns.items[i].n_parts &&
+                  again.items[i].n_calls == turns.items[i].n_calls);
     turns_clear(&turns);
     turns_clear(&again);
     buffer_clear(&packed);

@@ -10,6 +10,12 @@
 #include <string.h>
 #include <unistd.h>
 
+void fuzz_must(bool good)
+{
+    if (!good)
+        abort();
+}
+
 static void need(bool good, const char *what)
 {
     if (good)

@@ -1,10 +1,15 @@
-/* model.h - what the fuzz targets share: bytes as a file, and a look at everything in a model. */
+/* model.h - what the fuzz targets share: findings, bytes as a file, and a look at everything in a
+ * model. */
 #pragma once
 #include "engine/weights/weights.h"
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* What always holds: a finding when it does not. */
+void fuzz_must(bool good);
 
 /* A path that holds these bytes until the next call. */
 const char *fuzz_file(const uint8_t *data, size_t size);
