@@ -49,6 +49,11 @@ uint32_t cpu_features(void)
     return features & atomic_load(&mask);
 }
 
+bool cpu_has(uint32_t needs)
+{
+    return (needs & ~cpu_features()) == 0;
+}
+
 void cpu_set_mask(uint32_t new_mask)
 {
     atomic_store(&mask, new_mask);

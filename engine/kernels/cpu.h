@@ -1,5 +1,6 @@
 /* cpu.h - which instruction sets this machine has. */
 #pragma once
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Bits of what a kernel needs. AVX2 stands for AVX2, FMA and F16C together. */
@@ -14,6 +15,8 @@ enum cpu_feature {
 
 /* What this machine has, less what the mask takes away. */
 uint32_t cpu_features(void);
+/* Whether all of these are among them. */
+bool cpu_has(uint32_t needs);
 
 /* For tests: only these features are seen by tables that are asked from now on. */
 void cpu_set_mask(uint32_t mask);

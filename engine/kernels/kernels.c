@@ -69,18 +69,13 @@ static const struct probe probes[] = {
 };
 /* clang-format on */
 
-static bool fits(uint32_t needs)
-{
-    return (needs & ~cpu_features()) == 0;
-}
-
 const struct matmul_row *matmul_find(enum dtype dtype, bool rounded)
 {
     for (size_t i = 0; rounded && i < sizeof rows / sizeof *rows; i++)
-        if (rows[i].dtype == dtype && fits(rows[i].needs))
+        if (rows[i].dtype == dtype && cpu_has(rows[i].needs))
             return &rows[i];
     for (size_t i = 0; !rounded && i < sizeof any_type / sizeof *any_type; i++)
-        if (fits(any_type[i].needs))
+        if (cpu_has(any_type[i].needs))
             return &any_type[i];
     return NULL;
 }
@@ -88,7 +83,7 @@ const struct matmul_row *matmul_find(enum dtype dtype, bool rounded)
 const struct kernel_set *kernels_find(void)
 {
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
-        if (fits(sets[i].needs))
+        if (cpu_has(sets[i].needs))
             return &sets[i];
     assert(false); /* the last row needs nothing */
     return NULL;
@@ -97,7 +92,7 @@ const struct kernel_set *kernels_find(void)
 const struct probe *probe_find(void)
 {
     for (size_t i = 0; i < sizeof probes / sizeof *probes; i++)
-        if (fits(probes[i].needs))
+        if (cpu_has(probes[i].needs))
             return &probes[i];
     assert(false); /* the last row needs nothing */
     return NULL;

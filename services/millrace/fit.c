@@ -17,12 +17,12 @@
 static bool check_cpu(struct status *st)
 {
 #if defined(__x86_64__)
-    if (!(cpu_features() & CPU_AVX2))
+    if (!cpu_has(CPU_AVX2))
         return status_fail(st, STATUS_UNSUPPORTED,
                            "this CPU lacks AVX2, FMA or F16C: the model would answer a few hundred "
                            "times slower; a machine from 2014 or later has them");
 #elif defined(__aarch64__)
-    if (!(cpu_features() & CPU_NEON))
+    if (!cpu_has(CPU_NEON))
         return status_fail(st, STATUS_UNSUPPORTED,
                            "this CPU lacks NEON dot products: the model would answer many times "
                            "slower; an Armv8.4 core, or a Cortex-A76 or later, has them");

@@ -69,11 +69,10 @@ static void admit_for(struct world *world, char name, uint64_t tenant, uint64_t 
 static void test_tenants_take_turns(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
     char order[17];
 
-    world_open(&world, &config);
+    world_open(&world, NULL);
     /* Its workers are told whose job it is. */
     world_hello(&world, OTHER, "encode", 1);
     admit_for(&world, 'w', UINT64_MAX - 1, 1, false);
@@ -93,11 +92,10 @@ static void test_tenants_take_turns(void **state)
 static void test_turns_are_measured_in_work(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
     char order[17];
 
-    world_open(&world, &config);
+    world_open(&world, NULL);
     admit_for(&world, 'A', 1, 4096, false); /* large ones */
     admit_for(&world, 'B', 1, 4096, false);
     for (const char *name = "rstuvwxyz"; *name; name++)
@@ -110,11 +108,10 @@ static void test_turns_are_measured_in_work(void **state)
 static void test_batch_waits_behind_interactive(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
     char order[17];
 
-    world_open(&world, &config);
+    world_open(&world, NULL);
     admit_for(&world, 'b', 1, 10, true);
     admit_for(&world, 'c', 2, 10, true);
     admit_for(&world, 'i', 3, 1000000, false);

@@ -37,13 +37,12 @@ static void say_nonsense(struct world *world, uint32_t peer, const struct msg *j
 /* Each twice: the first time the job is tried again, the second time its request ends. */
 static void refuse_all(bool from_format, const struct nonsense *cases, size_t n)
 {
-    struct ledger_config config = world_config();
 
     for (size_t i = 0; i < n; i++) {
         struct world world;
         uint32_t peer = from_format ? FORMAT : INFER;
 
-        world_line(&world, &config);
+        world_line(&world, NULL);
         struct msg *job = from_format ? world_to_format(&world, 1, 2) : world_to_infer(&world, 1);
         say_nonsense(&world, peer, job, &cases[i]);
         assert_bad(&world, peer);
@@ -97,10 +96,9 @@ static void test_bytes_that_make_no_sense(void **state)
 static void test_more_tokens_than_allowed(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     struct ledger_event event = world_request(&world, 1);
     event.tokens_max = 3;
     world_admit(&world, event, world_text);
@@ -119,10 +117,9 @@ static void test_more_tokens_than_allowed(void **state)
 static void test_an_answer_must_cover_all_tokens(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     struct msg *infer = world_to_infer(&world, 1);
     world_tokens(&world, INFER, infer, 0, 0, 2, true);
     struct msg *format = world_take(&world, FORMAT, MSG_JOB);
@@ -139,10 +136,9 @@ static void test_an_answer_must_cover_all_tokens(void **state)
 static void test_an_old_epoch_is_dropped_also_from_the_same_worker(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     struct msg *old = world_to_infer(&world, 1);
     world_tokens(&world, INFER, old, 5, 0, 1, false); /* a gap: sent again, to the same */
     struct msg *now = world_take(&world, INFER, MSG_JOB);
@@ -160,10 +156,9 @@ static void test_an_old_epoch_is_dropped_also_from_the_same_worker(void **state)
 static void test_a_stream_goes_on_when_format_dies(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     struct msg *infer = world_to_infer(&world, 1);
     world_tokens(&world, INFER, infer, 0, 0, 3, false);
     struct msg *format = world_take(&world, FORMAT, MSG_JOB);
@@ -195,10 +190,9 @@ static void test_a_stream_goes_on_when_format_dies(void **state)
 static void test_a_stream_goes_on_when_infer_dies(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     struct msg *infer = world_to_infer(&world, 1);
     world_tokens(&world, INFER, infer, 0, 0, 2, false);
     struct msg *format = world_take(&world, FORMAT, MSG_JOB);
@@ -285,25 +279,24 @@ static void unsent(struct world *world, uint64_t bytes)
 static void test_a_slow_reader_is_paused_and_goes_on(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     struct msg *infer = world_to_infer(&world, 1);
     world_tokens(&world, INFER, infer, 0, 0, 2, false);
     struct msg *format = world_take(&world, FORMAT, MSG_JOB);
-    unsent(&world, config.unsent_max_bytes);
+    unsent(&world, world.config.unsent_max_bytes);
     assert_null(world_action(&world, ACTION_PAUSE, 0));
-    unsent(&world, config.unsent_max_bytes + 1);
+    unsent(&world, world.config.unsent_max_bytes + 1);
     assert_non_null(world_action(&world, ACTION_PAUSE, 0));
     world_bytes(&world, FORMAT, format, 0, 2, "ab", false); /* it had these coming */
     world_assert_bytes(&world, "ab", false);
     world_tokens(&world, INFER, infer, 1, 2, 1, false);
     world_tokens(&world, INFER, infer, 2, 3, 1, true);
     assert_int_equal(world.out.n, 0);
-    unsent(&world, config.unsent_max_bytes / 2 + 1);
+    unsent(&world, world.config.unsent_max_bytes / 2 + 1);
     assert_int_equal(world.out.n, 0);
-    unsent(&world, config.unsent_max_bytes / 2);
+    unsent(&world, world.config.unsent_max_bytes / 2);
     struct msg *more = world_sent(&world, FORMAT, MSG_MORE_INPUT, 0);
     assert_non_null(more);
     assert_int_equal(more->head.index, 2);

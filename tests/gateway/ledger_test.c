@@ -77,14 +77,13 @@ static void test_stages_of_all_pipelines_are_limited(void **state)
 static void test_requests_beyond_count_and_memory_are_refused(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_open(&world, &config);
+    world_open(&world, NULL);
     for (unsigned i = 0; i < 15; i++)
         world_admit(&world, world_request(&world, i), world_text);
     struct ledger_event large = world_request(&world, 15);
-    large.reserve_bytes = config.memory_max_bytes - 14999;
+    large.reserve_bytes = world.config.memory_max_bytes - 14999;
     world_admit(&world, large, world_text);
     world_assert_end(&world, 15, STATUS_BUSY);
     assert_true(world_action(&world, ACTION_END, 0)->retry_after_s >= 1);
@@ -101,10 +100,9 @@ static void test_requests_beyond_count_and_memory_are_refused(void **state)
 static void test_a_stopping_gateway_takes_no_requests(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     struct msg *infer = world_to_infer(&world, 1);
     world_step(&world, &(struct ledger_event){.kind = EVENT_DRAIN});
     world_admit(&world, world_request(&world, 2), world_text);
@@ -118,11 +116,10 @@ static void test_a_stopping_gateway_takes_no_requests(void **state)
 static void test_no_time_and_too_many_parts_are_refused(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
     struct piece parts[BLOBS_MAX + 1] = {{0}};
 
-    world_open(&world, &config);
+    world_open(&world, NULL);
     for (size_t i = 0; i < LEDGER_BLOBS_MAX + 1; i++)
         parts[i] = (struct piece){.name = "image", .text = "I"};
     world_admit(&world, world_request(&world, 1), parts);
@@ -140,10 +137,9 @@ static void test_no_time_and_too_many_parts_are_refused(void **state)
 static void test_a_text_request_goes_through(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     world_admit(&world, world_request(&world, 1), world_text);
     assert_null(world_sent(&world, INGEST, MSG_JOB, 0)); /* no media: passed over */
     struct msg *encode = world_take(&world, ENCODE, MSG_JOB);
@@ -202,7 +198,6 @@ static uint64_t reserved(const struct world *world)
 static void test_media_keep_their_order(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
     const struct piece in[] = {{.name = "image", .text = "I1"}, {.name = "audio", .text = "A1"},
                                {.name = "turns", .text = "T"},  {.name = "image", .text = "I2"},
@@ -217,7 +212,7 @@ static void test_media_keep_their_order(void **state)
                                    {.name = "start", .text = "0"},
                                    {0}};
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     struct ledger_event event = world_request(&world, 1);
     event.reserve_bytes = 0; /* so that what is held is seen */
     world_admit(&world, event, in);
@@ -243,7 +238,6 @@ static void test_media_keep_their_order(void **state)
 static void test_a_video_becomes_several_blobs(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     const struct piece in[] = {{.name = "turns", .text = "T"},
                                {.name = "video", .text = "V1"},
                                {.name = "video", .text = "V2"},
@@ -265,7 +259,7 @@ static void test_a_video_becomes_several_blobs(void **state)
     for (size_t i = 0; i <= sizeof wrong / sizeof *wrong; i++) {
         struct world world;
         bool right = i == sizeof wrong / sizeof *wrong;
-        world_line(&world, &config);
+        world_line(&world, NULL);
         world_admit(&world, world_request(&world, 1), in);
         struct msg *job = world_take(&world, INGEST, MSG_JOB);
         assert_string_equal(world_names(job), "video video");
@@ -293,7 +287,6 @@ static void test_a_video_becomes_several_blobs(void **state)
 static void test_a_stage_of_its_own_replaces_what_it_names(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
     const struct piece in[] = {{.name = "text", .text = "a"},
                                {.name = "image", .text = "I"},
@@ -308,7 +301,7 @@ static void test_a_stage_of_its_own_replaces_what_it_names(void **state)
     const struct piece answer[] = {
         {.name = "note", .text = "x"}, {.name = "bytes", .text = "AB"}, {0}};
 
-    world_open(&world, &config);
+    world_open(&world, NULL);
     world_hello(&world, OTHER, "upper", 1);
     world_hello(&world, OTHER + 1, "lower", 1);
     struct ledger_event event = world_request(&world, 1);
@@ -335,10 +328,9 @@ static void test_a_stage_of_its_own_replaces_what_it_names(void **state)
 static void test_a_client_that_leaves_sets_off_cancels(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     struct msg *infer = world_to_infer(&world, 1);
     world_tokens(&world, INFER, infer, 0, 0, 1, false);
     struct msg *format = world_take(&world, FORMAT, MSG_JOB);
@@ -364,10 +356,9 @@ static void test_a_client_that_leaves_sets_off_cancels(void **state)
 static void test_a_request_s_own_fault_ends_it(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     world_admit(&world, world_request(&world, 1), world_text);
     struct msg *job = world_take(&world, ENCODE, MSG_JOB);
     struct head head = {.kind = MSG_FAILED,

@@ -26,10 +26,9 @@ static void refuse_hello(struct world *world, const struct head *head, enum stat
 static void test_a_hello_that_does_not_fit_is_refused_in_words(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_open(&world, &config);
+    world_open(&world, NULL);
     struct head head = world_hello_head(40, "infer", 1);
     head.wire_min = head.wire_max = WIRE_VERSION + 1;
     refuse_hello(&world, &head, STATUS_UNSUPPORTED, "wire versions 2 to 2; this gateway speaks 1");
@@ -59,10 +58,9 @@ static void test_a_hello_that_does_not_fit_is_refused_in_words(void **state)
 static void test_who_has_not_said_hello_is_told_so(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_open(&world, &config);
+    world_open(&world, NULL);
     for (int kind = 0; kind < MSG_KINDS; kind++) {
         struct head head = {.kind = (enum msg_kind)kind, .n = 1};
         if (kind == MSG_HELLO || kind == MSG_GONE || kind == MSG_BYE)
@@ -75,11 +73,10 @@ static void test_who_has_not_said_hello_is_told_so(void **state)
 static void test_ready_means_each_stage_has_a_live_worker(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
     const char *missing = NULL;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     assert_true(ledger_ready(world.ledger, 0, &missing));
     assert_false(ledger_ready(world.ledger, 1, &missing));
     assert_string_equal(missing, "upper");
@@ -94,21 +91,20 @@ static void test_ready_means_each_stage_has_a_live_worker(void **state)
 static void test_three_beats_missed_no_new_jobs_ten_gone(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     world_message(&world, SUPERVISOR, &(struct head){.kind = MSG_HELLO, .stage = LEDGER_SUPERVISOR},
                   NO_PIECES);
     world_admit(&world, world_request(&world, 1), world_text);
     struct msg *first = world_take(&world, ENCODE, MSG_JOB);
-    world_pass(&world, world.now_us + 3 * config.beat_interval_us);
+    world_pass(&world, world.now_us + 3 * world.config.beat_interval_us);
     world_admit(&world, world_request(&world, 2), world_text);
     assert_null(world_sent(&world, ENCODE, MSG_JOB, 0));
     world_beat(&world, ENCODE, 1, 1); /* heard again */
     assert_non_null(world_sent(&world, ENCODE, MSG_JOB, 0));
 
-    world_pass(&world, world.now_us + 10 * config.beat_interval_us - 1);
+    world_pass(&world, world.now_us + 10 * world.config.beat_interval_us - 1);
     struct ledger_counts counts;
     ledger_counts(world.ledger, &counts);
     assert_int_equal(counts.workers, 1);
@@ -134,21 +130,20 @@ static void test_three_beats_missed_no_new_jobs_ten_gone(void **state)
 static void test_a_counter_that_stands_still_is_a_hang_only_with_work(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     struct msg *infer = world_to_infer(&world, 1);
     world_tokens(&world, INFER, infer, 0, 0, 1, false);
     for (uint64_t i = 1; i < 50; i++) { /* format holds the stream, with nothing to do */
-        world_pass(&world, world.now_us + config.beat_interval_us);
+        world_pass(&world, world.now_us + world.config.beat_interval_us);
         assert_null(world_action(&world, ACTION_RESTART, 0));
         world_beat(&world, INGEST, 0, 0);
         world_beat(&world, ENCODE, 0, 0);
         world_beat(&world, FORMAT, 2, 1);
         world_beat(&world, INFER, i < 40 ? i : 40, 1);
     }
-    world_pass(&world, world.now_us + config.beat_interval_us);
+    world_pass(&world, world.now_us + world.config.beat_interval_us);
     const struct ledger_action *restart = world_action(&world, ACTION_RESTART, 0);
     assert_non_null(restart);
     assert_string_equal(restart->msg->head.seat, "h/infer/3");
@@ -158,13 +153,13 @@ static void test_a_counter_that_stands_still_is_a_hang_only_with_work(void **sta
     /* But when it was told to let go of something, or has all of a stream, it must move. */
     world_step(&world, &(struct ledger_event){.kind = EVENT_CLIENT_GONE, .rid = world_rid(1)});
     for (uint64_t i = 1; i < 10; i++) {
-        world_pass(&world, world.now_us + config.beat_interval_us);
+        world_pass(&world, world.now_us + world.config.beat_interval_us);
         assert_null(world_action(&world, ACTION_RESTART, 0));
         world_beat(&world, INGEST, 0, 0);
         world_beat(&world, ENCODE, 0, 0);
         world_beat(&world, FORMAT, 2, 1);
     }
-    world_pass(&world, world.now_us + config.beat_interval_us);
+    world_pass(&world, world.now_us + world.config.beat_interval_us);
     restart = world_action(&world, ACTION_RESTART, 0);
     assert_non_null(restart);
     assert_string_equal(restart->msg->head.seat, "h/format/4");
@@ -175,10 +170,9 @@ static void test_a_counter_that_stands_still_is_a_hang_only_with_work(void **sta
 static void test_a_seat_with_another_start_ends_the_old_one(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     world_free_msg(world_to_infer(&world, 1));
     struct head head = world_hello_head(INFER, "infer", 1);
     head.start = 1;
@@ -200,10 +194,9 @@ static void test_a_seat_with_another_start_ends_the_old_one(void **state)
 static void test_a_worker_that_leaves_charges_nobody(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     world_free_msg(world_to_infer(&world, 1));
     for (uint32_t i = 0; i < 5; i++) {
         uint32_t peer = i == 0 ? INFER : 20 + i - 1;
@@ -218,10 +211,9 @@ static void test_a_worker_that_leaves_charges_nobody(void **state)
 static void test_a_worker_that_begins_anew_charges_nobody(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     world_free_msg(world_to_infer(&world, 1));
     for (int i = 0; i < 5; i++) {
         world_hello(&world, INFER, "infer", 1); /* the same process, with nothing in its hands */
@@ -235,11 +227,10 @@ static void test_a_worker_that_begins_anew_charges_nobody(void **state)
 static void test_no_more_jobs_than_slots_whatever_credit_is_given(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
     size_t sent = 0;
 
-    world_open(&world, &config);
+    world_open(&world, NULL);
     world_hello(&world, ENCODE, "encode", 2);
     world_credit(&world, ENCODE, SLOTS_MAX);
     for (unsigned i = 0; i < 5; i++) {
@@ -265,10 +256,9 @@ static void send_failed(struct world *world, uint32_t peer, const struct msg *ms
 static void test_what_could_not_be_sent_is_sent_again(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     struct msg *infer = world_to_infer(&world, 1);
     send_failed(&world, INFER, infer);
     assert_int_equal(world.out.n, 0); /* it cannot be reached now */
@@ -296,10 +286,9 @@ static void test_what_could_not_be_sent_is_sent_again(void **state)
 static void test_a_cancel_that_was_lost_is_said_again(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     struct msg *infer = world_to_infer(&world, 1);
     world_step(&world, &(struct ledger_event){.kind = EVENT_CLIENT_GONE, .rid = world_rid(1)});
     struct msg *cancel = world_take(&world, INFER, MSG_CANCEL);
@@ -353,12 +342,11 @@ static void test_one_poisonous_request_among_eight(void **state)
 {
     (void)state;
     for (unsigned poison = 0; poison < 8; poison++) {
-        struct ledger_config config = world_config();
         struct world world;
         struct msg *jobs[8];
         uint32_t peer = INFER;
 
-        world_line(&world, &config);
+        world_line(&world, NULL);
         for (unsigned i = 0; i < 8; i++)
             jobs[i] = world_to_infer(&world, i);
         int deaths = run_with_poison(&world, &peer, jobs, poison);
@@ -371,8 +359,7 @@ static void test_one_poisonous_request_among_eight(void **state)
         same.input_hash = 7000 + poison;
         world_admit(&world, same, world_text);
         world_assert_end(&world, 9, STATUS_POISON);
-        config.poison_us += world.now_us;
-        world.now_us = config.poison_us;
+        world.now_us += world.config.poison_us;
         world_step(&world, &(struct ledger_event){.kind = EVENT_TICK});
         same = world_request(&world, 9);
         same.input_hash = 7000 + poison;
@@ -385,11 +372,10 @@ static void test_one_poisonous_request_among_eight(void **state)
 static void test_a_death_that_was_passed_is_forgiven(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
     uint32_t index = 0;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     struct msg *job = world_to_infer(&world, 1);
     for (uint32_t death = 1; death <= 5; death++) {
         world_gone(&world, death == 1 ? INFER : 20 + death - 1);
@@ -408,13 +394,12 @@ static void test_a_death_that_was_passed_is_forgiven(void **state)
 static void test_a_lost_connection_is_nobody_s_fault(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     world_free_msg(world_to_infer(&world, 1));
     for (uint32_t i = 0; i < 5; i++) {
-        world_pass(&world, world.now_us + 10 * config.beat_interval_us);
+        world_pass(&world, world.now_us + 10 * world.config.beat_interval_us);
         assert_null(world_action(&world, ACTION_END, 0));
         world_hello(&world, 20 + i, "infer", 1);
         assert_non_null(world_sent(&world, 20 + i, MSG_JOB, 0));
@@ -425,10 +410,9 @@ static void test_a_lost_connection_is_nobody_s_fault(void **state)
 static void test_a_suspect_that_must_be_alone_gets_a_worker_emptied(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     struct msg *first = world_to_infer(&world, 1);
     world_hello(&world, INFER_2, "infer", 8);
     world_admit(&world, world_request(&world, 2), world_text);
@@ -459,10 +443,9 @@ static void test_a_suspect_that_must_be_alone_gets_a_worker_emptied(void **state
 static void test_a_suspect_that_fails_in_words_is_none(void **state)
 {
     (void)state;
-    struct ledger_config config = world_config();
     struct world world;
 
-    world_line(&world, &config);
+    world_line(&world, NULL);
     struct msg *job = world_to_infer(&world, 1);
     world_gone(&world, INFER);
     world_hello(&world, INFER_2, "infer", 4);

@@ -24,7 +24,8 @@ struct ledger_config world_config(void)
 
 void world_open(struct world *world, const struct ledger_config *config)
 {
-    *world = (struct world){.ledger = ledger_new(config), .now_us = 1000000};
+    *world = (struct world){.config = config ? *config : world_config(), .now_us = 1000000};
+    world->ledger = ledger_new(&world->config);
 }
 
 void world_close(struct world *world)

@@ -4,12 +4,13 @@
 
 struct world {
     struct ledger *ledger;
+    struct ledger_config config;
     struct ledger_actions out; /* of the last step */
     int64_t now_us;
 };
 
 /* The pipelines "chat" (ingest, encode, infer, format) and "plain" (upper, lower; of stages that
- * have no row of their own). Change the configuration before world_open if need be. */
+ * have no row of their own). A world is opened with it when `config` is NULL. */
 struct ledger_config world_config(void);
 void world_open(struct world *world, const struct ledger_config *config);
 void world_close(struct world *world);

@@ -2,6 +2,7 @@
 #include "engine/base/heap.h"
 #include "engine/kernels/cpu.h"
 #include "engine/kernels/kernels.h"
+#include "tests/random.h"
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,31 +10,8 @@
 
 #include <cmocka.h>
 
-static uint64_t random_state = 11;
-
-static uint32_t random_bits(void)
-{
-    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(random_state >> 32);
-}
-
-static float random_float(void)
-{
-    return (float)(int32_t)random_bits() * 0x1p-31f;
-}
-
-static float *random_floats(size_t n, float size)
-{
-    float *x = heap_array(float, n);
-    for (size_t i = 0; i < n; i++)
-        x[i] = size * random_float();
-    return x;
-}
-
-static bool runs_here(const struct kernel_set *set)
-{
-    return (set->needs & ~cpu_features()) == 0;
-}
+#define SEED 11
+static uint32_t random_state = SEED;
 
 #define PAGE ((size_t)ATTEND_PAGE_KEYS)
 #define PAGES ((size_t)18) /* a group and a part */
@@ -111,12 +89,12 @@ static void make_world(struct world *w, enum dtype type, size_t heads, size_t kv
     static const size_t ranges[QUERIES][2] = {{130, 131},  {70, 260},   {71, 261},   {300, 320},
                                               {500, 1025}, {900, 1030}, {1000, 1149}};
     size_t n = PAGES * PAGE * kv_heads * d;
-    *w =
-        (struct world){.shape = {.heads = heads, .kv_heads = kv_heads, .head_dim = d, .type = type},
-                       .q = random_floats(QUERIES * heads * d, 6.0f / (float)sqrt((double)d)),
-                       .out = heap_array(float, QUERIES *heads *d),
-                       .key = random_floats(n, 1.0f),
-                       .value = random_floats(n, 1.0f)};
+    *w = (struct world){
+        .shape = {.heads = heads, .kv_heads = kv_heads, .head_dim = d, .type = type},
+        .q = random_floats(&random_state, QUERIES * heads * d, 6.0f / (float)sqrt((double)d)),
+        .out = heap_array(float, QUERIES *heads *d),
+        .key = random_floats(&random_state, n, 1.0f),
+        .value = random_floats(&random_state, n, 1.0f)};
     for (size_t p = 1; p < PAGES; p++) {
         w->keys[p] = heap_new(kv_heads, attend_head_bytes(type, d));
         w->values[p] = heap_new(kv_heads, attend_head_bytes(type, d));
@@ -243,7 +221,7 @@ static void test_sets(void **state)
         struct world w;
         make_world(&w, cases[c].type, cases[c].heads, cases[c].kv_heads, cases[c].d);
         for (size_t i = 0; i < n; i++)
-            if (runs_here(&sets[i]))
+            if (cpu_has(sets[i].needs))
                 check_set(&sets[i], &w);
         clear_world(&w);
     }
@@ -257,7 +235,7 @@ static void test_what_others_see(void **state)
     (void)state;
     for (size_t i = 0; i < n; i++) {
         struct world w;
-        if (!runs_here(&sets[i]))
+        if (!cpu_has(sets[i].needs))
             continue;
         make_world(&w, DTYPE_F16, 2, 1, 40);
         size_t rows = 2 * 2 * w.shape.head_dim;
@@ -278,13 +256,14 @@ static void test_parts(void **state)
     enum { ROWS = 5, D = 72 };
     size_t n;
     const struct kernel_set *sets = kernel_sets(&n);
-    float *x = random_floats(ROWS * D, 3.0f), *y = random_floats(ROWS * D, 3.0f), a[2][ROWS * D];
+    float *x = random_floats(&random_state, ROWS * D, 3.0f),
+          *y = random_floats(&random_state, ROWS * D, 3.0f), a[2][ROWS * D];
     float sum[2][ROWS], largest[2][ROWS], more_sum[ROWS] = {1.0f, 2.0f, 3.5f, 1.25f, 7.0f};
     float more_largest[ROWS] = {3.0f, -3.0f, -INFINITY, 0.5f, 2.0f};
     struct attend_part more = {y, more_largest, more_sum};
     (void)state;
     for (size_t i = 0; i < n; i++) {
-        if (!runs_here(&sets[i]))
+        if (!cpu_has(sets[i].needs))
             continue;
         for (size_t k = 0; k < 2; k++) {
             struct attend_part total = {a[k], largest[k], sum[k]};
@@ -321,9 +300,10 @@ static void test_store(void **state)
         const struct kernel_set *set = &sets[c / 18];
         enum dtype type = types[c / 6 % 3];
         struct attend_shape shape = {.heads = 4, .kv_heads = HEADS, .head_dim = D, .type = type};
-        float *key = random_floats(N, sizes[c % 6]), *value = random_floats(N, sizes[c % 6]);
+        float *key = random_floats(&random_state, N, sizes[c % 6]),
+              *value = random_floats(&random_state, N, sizes[c % 6]);
         float back[D];
-        if (runs_here(set)) {
+        if (cpu_has(set->needs)) {
             memset(memory, 0, 4 * bytes);
             for (size_t at = 5; at < 64; at += 58) {
                 set->attend_store(&shape, memory, memory + bytes, at, key, value);
@@ -350,9 +330,9 @@ int main(void)
     };
     size_t n;
     const struct kernel_set *sets = kernel_sets(&n);
-    print_message("seed %llu\n", (unsigned long long)random_state);
+    print_message("seed %d\n", SEED);
     for (size_t i = 0; i < n; i++)
-        if (!runs_here(&sets[i]))
+        if (!cpu_has(sets[i].needs))
             print_message("[  SKIPPED ] %s: this CPU cannot run it\n", sets[i].name);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

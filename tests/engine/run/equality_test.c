@@ -70,7 +70,7 @@ static size_t n_choices[FACTORS] = {sizeof types / sizeof *types, 0, sizeof mode
 
 static void add_set(uint32_t needs)
 {
-    if (needs & ~cpu_features())
+    if (!cpu_has(needs))
         return;
     for (size_t i = 0; i < n_choices[SET]; i++)
         if (sets[i] == needs)
