@@ -7,19 +7,11 @@
 #include <stdint.h>
 
 #define API_WIDTH 3840                     /* of a soft token of the 12B, for reservations */
-#define API_IMAGE_TOKENS ((size_t)280)     /* default budget of a picture */
 #define API_PATCH_BYTES ((size_t)2304 * 3) /* pixels of one soft token of a picture */
 #define API_AUDIO_SECONDS 30
 #define API_AUDIO_TOKENS_S 25 /* of a second */
 #define API_AUDIO_BYTES_S ((size_t)16000 * sizeof(float))
-/* A video, unless asked for otherwise, and what can be asked for. */
-#define API_VIDEOS_MAX 4 /* of a request: each is up to three blobs */
-#define API_VIDEO_FRAMES 60
-#define API_VIDEO_FRAMES_MAX 240
-#define API_VIDEO_BUDGET 70
-#define API_VIDEO_TOKENS_MAX 16800 /* frames times budget */
-#define API_VIDEO_SOUND_S 60
-#define API_VIDEO_SOUND_S_MAX 300
+#define API_VIDEOS_MAX 4         /* of a request: each is up to three blobs */
 #define API_CONTEXT_TOKENS 32768 /* asked for, when a request does not say how many */
 #define API_OUTPUT_BYTES (1U << 20)
 

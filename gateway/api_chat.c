@@ -5,6 +5,7 @@
 #include "gateway/api_turns.h"
 #include "gateway/release.h"
 #include "proto/codec.h"
+#include "proto/media.h"
 #include <assert.h>
 #include <jansson.h>
 #include <math.h>
@@ -85,12 +86,12 @@ static void expect_medium(const struct chat_params *p, const char *name, size_t 
     size_t sound_s = 0;
 
     if (strcmp(name, "image") == 0)
-        pictures = p->image_budget ? (size_t)p->image_budget : API_IMAGE_TOKENS;
+        pictures = p->image_budget ? (size_t)p->image_budget : IMAGE_BUDGET_DEFAULT;
     else if (strcmp(name, "audio") == 0)
         sound_s = API_AUDIO_SECONDS;
     else {
         pictures = chat_video_frames(p) * chat_video_budget(p);
-        sound_s = p->video_sound_s >= 0 ? (size_t)p->video_sound_s : API_VIDEO_SOUND_S;
+        sound_s = p->video_sound_s >= 0 ? (size_t)p->video_sound_s : VIDEO_SOUND_S_DEFAULT;
     }
     *out_tokens = pictures + sound_s * API_AUDIO_TOKENS_S;
     *out_bytes = pictures * API_PATCH_BYTES + sound_s * API_AUDIO_BYTES_S;

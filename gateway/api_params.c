@@ -1,6 +1,7 @@
 /* What each field of a chat request says, one row a field. */
 #include "gateway/api_params.h"
 #include "proto/codec.h"
+#include "proto/media.h"
 #include <math.h>
 #include <string.h>
 
@@ -9,12 +10,12 @@
 
 size_t chat_video_frames(const struct chat_params *p)
 {
-    return p->video_frames_max ? (size_t)p->video_frames_max : API_VIDEO_FRAMES;
+    return p->video_frames_max ? (size_t)p->video_frames_max : VIDEO_FRAMES_DEFAULT;
 }
 
 size_t chat_video_budget(const struct chat_params *p)
 {
-    return p->video_budget ? (size_t)p->video_budget : API_VIDEO_BUDGET;
+    return p->video_budget ? (size_t)p->video_budget : VIDEO_BUDGET_DEFAULT;
 }
 
 #define READ(name)                                                                                 \
@@ -130,16 +131,13 @@ READ(read_template_options)
 
 READ(read_budget)
 {
-    static const int64_t budgets[] = {70, 140, 280, 560, 1120};
     int64_t budget;
 
     if (!read_integer(r, value, row, into))
         return false;
     memcpy(&budget, (const char *)into + row->offset, sizeof budget);
-    for (size_t i = 0; i < sizeof budgets / sizeof *budgets; i++)
-        if (budget == budgets[i])
-            return true;
-    return reader_refuse(r, STATUS_INVALID, "must be 70, 140, 280, 560 or 1120");
+    return media_budget_known((uint64_t)budget) ||
+           reader_refuse(r, STATUS_INVALID, "must be %s", MEDIA_BUDGETS);
 }
 
 READ(read_own_options)
@@ -150,20 +148,21 @@ READ(read_own_options)
         {"image_budget", read_budget, offsetof(struct chat_params, image_budget), 1, 4096},
         {"video_budget", read_budget, offsetof(struct chat_params, video_budget), 1, 4096},
         {"video_frames_max", read_integer, offsetof(struct chat_params, video_frames_max), 1,
-         API_VIDEO_FRAMES_MAX},
-        {"video_fps", read_number, offsetof(struct chat_params, video_fps), 0.01, 30},
+         VIDEO_FRAMES_MAX},
+        {"video_fps", read_number, offsetof(struct chat_params, video_fps), VIDEO_FPS_MIN,
+         VIDEO_FPS_MAX},
         {"video_sound_s", read_integer, offsetof(struct chat_params, video_sound_s), 0,
-         API_VIDEO_SOUND_S_MAX},
+         VIDEO_SOUND_S_MAX},
     };
     struct chat_params *params = into;
 
     (void)row;
     if (!reader_object(r, value, rows, sizeof rows / sizeof *rows, into))
         return false;
-    if (chat_video_frames(params) * chat_video_budget(params) > API_VIDEO_TOKENS_MAX) {
+    if (chat_video_frames(params) * chat_video_budget(params) > VIDEO_TOKENS_MAX) {
         (void)reader_enter(r, "video_frames_max");
         return reader_refuse(r, STATUS_LIMIT, "with this video_budget at most %zu",
-                             API_VIDEO_TOKENS_MAX / chat_video_budget(params));
+                             VIDEO_TOKENS_MAX / chat_video_budget(params));
     }
     return true;
 }

@@ -7,22 +7,7 @@
 #define MEDIA_AUDIO_RATE_HZ 16000
 /* 30 s a clip (spec media.md section 4). */
 #define MEDIA_AUDIO_SAMPLES_MAX ((size_t)30 * MEDIA_AUDIO_RATE_HZ)
-#define MEDIA_BUDGET_DEFAULT 280 /* soft tokens a picture */
-
-/* A video, unless asked for otherwise: a frame a second, at most 60, of at most 70 soft tokens
- * (spec media.md section 5). */
-#define VIDEO_FPS_DEFAULT 1.0
-#define VIDEO_FRAMES_DEFAULT 60
-#define VIDEO_BUDGET_DEFAULT 70
-#define VIDEO_FRAMES_MAX 240
-#define VIDEO_FPS_MIN 0.01
-#define VIDEO_FPS_MAX 30.0
-#define VIDEO_TOKENS_MAX 16800 /* frames times budget: what a message can carry at 12B */
-/* Of its sound track so much is heard, in pieces of at most 30 s. */
-#define VIDEO_SOUND_S_DEFAULT 60
-#define VIDEO_SOUND_S_MAX ((size_t)300)
-#define VIDEO_SOUNDS_MAX 10 /* pieces */
-#define VIDEO_TIME_SIZE 24  /* bytes of "mm:ss", whatever the minutes */
+#define VIDEO_TIME_SIZE 24 /* bytes of "mm:ss", whatever the minutes */
 
 struct projector; /* the matrices of a media file ("mmproj") */
 struct weights;

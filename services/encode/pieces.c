@@ -1,5 +1,6 @@
 #include "services/encode/pieces.h"
 #include "engine/base/heap.h"
+#include "proto/media.h"
 #include <string.h>
 
 #define SOUND_LEVEL_MAX 4.0F

@@ -4,6 +4,7 @@
 #include "engine/base/log.h"
 #include "engine/media/media.h"
 #include "engine/weights/weights.h"
+#include "proto/media.h"
 #include "services/ingest/children.h"
 #include "services/ingest/wish.h"
 #include <assert.h>
@@ -408,7 +409,7 @@ static size_t ingest_running(void *self, struct rid *rids, size_t max)
 
 static const struct stage_option_row options[] = {
     {"media", "FILE", "the projector file (mmproj), for the size of pictures"},
-    {"image-budget", "N", "soft tokens a picture: 70, 140, 280, 560 or 1120 (280)"},
+    {"image-budget", "N", "soft tokens a picture: " MEDIA_BUDGETS " (280)"},
     {"video-frames", "N", "frames of a video at most, 1 to 240 (60)"},
     {"video-fps", "N", "frames shown of each second of a video, 0.01 to 30 (1)"},
     {"spares", "N", "decoders kept ready (2)"},

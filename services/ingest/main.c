@@ -1,5 +1,5 @@
 /* main.c - millrace-ingest: media bytes to frames. `--decode FD` is a decoder child. */
-#include "engine/media/media.h"
+#include "proto/media.h"
 #include "services/ingest/decode.h"
 #include "services/ingest/ingest.h"
 #include "services/stage/stage.h"

@@ -6,6 +6,7 @@
  * pictures are converted and kept, at the model's size. */
 #include "engine/base/heap.h"
 #include "engine/media/media.h"
+#include "proto/media.h"
 #include "services/ingest/decode.h"
 #include "services/ingest/frames.h"
 #include "services/ingest/line.h"

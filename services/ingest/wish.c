@@ -1,20 +1,20 @@
 #include "services/ingest/wish.h"
-#include "engine/media/media.h"
+#include "proto/media.h"
 #include <inttypes.h>
 #include <stdlib.h>
 
-static bool check_budget(const char *name, int64_t budget, struct status *st)
+static bool check_budget(const char *name, uint64_t budget, struct status *st)
 {
-    static const int64_t allowed[] = {70, 140, 280, 560, 1120};
-    for (size_t i = 0; i < sizeof allowed / sizeof *allowed; i++)
-        if (budget == allowed[i])
-            return true;
-    return status_fail(st, STATUS_INVALID, "%s %lld: it is 70, 140, 280, 560 or 1120 soft tokens",
-                       name, (long long)budget);
+    return media_budget_known(budget) ||
+           status_fail(st, STATUS_INVALID, "%s %" PRIu64 ": it is %s soft tokens", name, budget,
+                       MEDIA_BUDGETS);
 }
 
 static bool check_wish(const struct wish *wish, struct status *st)
 {
+    if (!check_budget("image_budget", wish->image_budget, st) ||
+        !check_budget("video_budget", wish->video_budget, st))
+        return false;
     if (!(wish->video_fps >= VIDEO_FPS_MIN && wish->video_fps <= VIDEO_FPS_MAX))
         return status_fail(st, STATUS_INVALID, "video_fps %g: it is %g to %g frames a second",
                            wish->video_fps, VIDEO_FPS_MIN, VIDEO_FPS_MAX);
@@ -24,8 +24,7 @@ static bool check_wish(const struct wish *wish, struct status *st)
                            ": together at most %d soft "
                            "tokens",
                            wish->video_frames_max, wish->video_budget, VIDEO_TOKENS_MAX);
-    return check_budget("image_budget", (int64_t)wish->image_budget, st) &&
-           check_budget("video_budget", (int64_t)wish->video_budget, st);
+    return true;
 }
 
 /* A field of a job, within [min, max]; what is not there stays. */
@@ -43,15 +42,13 @@ static bool field_number(struct span fields, const char *name, uint64_t min, uin
 
 bool wish_fields(struct wish *wish, struct span fields, struct status *st)
 {
-    int64_t budget = 0;
-    (void)field_int(fields, "image_budget", &budget);
-    if (budget != 0) {
-        if (!check_budget("image_budget", budget, st))
-            return false;
-        wish->image_budget = (uint64_t)budget;
-    }
+    uint64_t image_budget = 0;
+    if (!field_number(fields, "image_budget", 0, UINT32_MAX, &image_budget, st))
+        return false;
+    if (image_budget > 0)
+        wish->image_budget = image_budget;
     (void)field_float(fields, "video_fps", &wish->video_fps);
-    return field_number(fields, "video_budget", 1, 1120, &wish->video_budget, st) &&
+    return field_number(fields, "video_budget", 0, UINT32_MAX, &wish->video_budget, st) &&
            field_number(fields, "video_frames_max", 1, VIDEO_FRAMES_MAX, &wish->video_frames_max,
                         st) &&
            field_number(fields, "video_sound_s", 0, VIDEO_SOUND_S_MAX, &wish->video_sound_s, st) &&
@@ -72,7 +69,7 @@ bool wish_options(struct wish *out, const struct stage_options *options, struct 
 {
     *out =
         (struct wish){.video_budget = VIDEO_BUDGET_DEFAULT, .video_sound_s = VIDEO_SOUND_S_DEFAULT};
-    return stage_number(options, "image-budget", "280", 1, 1120, &out->image_budget, st) &&
+    return stage_number(options, "image-budget", "280", 1, UINT32_MAX, &out->image_budget, st) &&
            stage_number(options, "video-frames", "60", 1, VIDEO_FRAMES_MAX, &out->video_frames_max,
                         st) &&
            option_fps(options, &out->video_fps, st) && check_wish(out, st);

@@ -11,6 +11,7 @@
 #include "engine/run/batch.h"
 #include "engine/text/tokenizer.h"
 #include "engine/weights/weights.h"
+#include "proto/media.h"
 #include "services/millrace/bench/bench.h"
 #include "services/stage/warm.h"
 #include <assert.h>
@@ -241,7 +242,7 @@ double bench_picture_s(struct bench *b, size_t *out_tokens)
     if (!b->projector)
         return -1;
     const struct media_shape *shape = projector_shape(b->projector);
-    if (!image_target_size(PICTURE_HEIGHT, PICTURE_WIDTH, MEDIA_BUDGET_DEFAULT, shape->patch_px,
+    if (!image_target_size(PICTURE_HEIGHT, PICTURE_WIDTH, IMAGE_BUDGET_DEFAULT, shape->patch_px,
                            &height, &width, &st))
         return -1;
     *out_tokens = height / shape->patch_px * (width / shape->patch_px);

@@ -6,6 +6,7 @@
 #include "engine/model/hparams.h"
 #include "engine/ops/ops.h"
 #include "engine/text/tokenizer.h"
+#include "proto/media.h"
 #include "services/millrace/conform/conform.h"
 #include <stdio.h>
 #include <string.h>

@@ -1,5 +1,6 @@
 /* pieces_test.c - what encode takes for decoded media: everything else is refused by name. */
 #include "engine/weights/weights.h"
+#include "proto/media.h"
 #include "services/encode/pieces.h"
 #include <setjmp.h>
 #include <stdarg.h>
