@@ -112,15 +112,6 @@ static bool add_code(struct body *body, struct status *st)
     return string_add(body, bytes, utf8_encode(code, bytes), st);
 }
 
-static int hex_value(uint8_t c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 /* One byte after a backslash. */
 static bool step_escape(struct body *body, const struct cursor *c, struct status *st)
 {
@@ -129,7 +120,7 @@ static bool step_escape(struct body *body, const struct cursor *c, struct status
     uint8_t byte = c->data[c->at];
 
     if (body->escape >= 2) {
-        int value = hex_value(byte);
+        int value = hex_digit(byte);
         if (value < 0)
             return scan_not_json(c, "four hexadecimal digits", st);
         body->code = body->code << 4 | (uint32_t)value;

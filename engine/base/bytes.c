@@ -45,6 +45,15 @@ bool span_number(struct span digits, uint64_t min, uint64_t max, uint64_t *out)
     return true;
 }
 
+int hex_digit(int c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
 void buffer_clear(struct buffer *buffer)
 {
     heap_free(buffer->data);

@@ -17,6 +17,8 @@ bool span_is(struct span a, const char *text);
 /* The whole number that these digits are, and nothing beside them; false: none, or not within
  * [min, max]. */
 bool span_number(struct span digits, uint64_t min, uint64_t max, uint64_t *out);
+/* What a hexadecimal digit of either case is worth; -1: c is none. */
+int hex_digit(int c);
 
 /* Owned bytes that grow. Zeroed is empty. */
 struct buffer {

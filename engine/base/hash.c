@@ -33,22 +33,13 @@ void hash_write(const uint8_t hash[HASH_BYTES], char out[HASH_TEXT_BYTES])
         (void)snprintf(out + 2 * i, 3, "%02x", hash[i]);
 }
 
-static int digit(uint8_t c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 bool hash_read(struct span text, uint8_t out[HASH_BYTES])
 {
     if (text.size != (size_t)2 * HASH_BYTES)
         return false;
     for (size_t i = 0; i < HASH_BYTES; i++) {
-        int high = digit(text.data[2 * i]);
-        int low = digit(text.data[2 * i + 1]);
+        int high = hex_digit(text.data[2 * i]);
+        int low = hex_digit(text.data[2 * i + 1]);
         if (high < 0 || low < 0)
             return false;
         out[i] = (uint8_t)(high * 16 + low);

@@ -22,11 +22,7 @@ static bool read_hex(struct json_scan *json, uint32_t *out, struct status *st)
 {
     *out = 0;
     for (int i = 0; i < 4; i++, json->at++) {
-        const int c = peek(json);
-        const int digit = c >= '0' && c <= '9'   ? c - '0'
-                          : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                          : c >= 'A' && c <= 'F' ? c - 'A' + 10
-                                                 : -1;
+        const int digit = hex_digit(peek(json));
         if (digit < 0)
             return json_scan_refuse(json, "\\u without four hexadecimal digits", st);
         *out = *out * 16 + (uint32_t)digit;

@@ -2,8 +2,8 @@
 #include <immintrin.h>
 
 #define STREAMS 4
-#define AHEAD_BYTES 2048 /* of what is prefetched: past the hardware's own reach */
-#define CHAINS 12        /* independent sums: covers the latency of a multiply-add */
+#define AHEAD_BYTES 2048    /* of what is prefetched: past the hardware's own reach */
+#define CHAINS ((size_t)12) /* independent sums: covers the latency of a multiply-add */
 
 uint64_t probe_read_avx512(const void *data, size_t size)
 {

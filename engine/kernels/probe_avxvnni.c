@@ -1,7 +1,7 @@
 #include "engine/kernels/sets.h"
 #include <immintrin.h>
 
-#define CHAINS 10 /* independent sums: covers the latency of a multiply-add */
+#define CHAINS ((size_t)10) /* independent sums: covers the latency of a multiply-add */
 
 size_t probe_int8_avxvnni(size_t products, int32_t *out)
 {

@@ -1,7 +1,7 @@
 #include "engine/kernels/sets.h"
 #include <string.h>
 
-#define CHAINS 16 /* independent sums */
+#define CHAINS ((size_t)16) /* independent sums */
 
 uint64_t probe_read_c(const void *data, size_t size)
 {

@@ -2,8 +2,8 @@
 #include <arm_neon.h>
 
 #define STREAMS 4
-#define AHEAD_BYTES 2048 /* of what is prefetched: past the hardware's own reach */
-#define CHAINS 16        /* independent sums: covers the latency of a multiply-add */
+#define AHEAD_BYTES 2048    /* of what is prefetched: past the hardware's own reach */
+#define CHAINS ((size_t)16) /* independent sums: covers the latency of a multiply-add */
 
 #ifdef I8MM
 #define PROBE_INT8 probe_int8_neon_i8mm

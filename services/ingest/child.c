@@ -4,6 +4,7 @@
 #include "engine/base/heap.h"
 #include "engine/base/log.h"
 #include "services/ingest/decode.h"
+#include "services/ingest/parcel.h"
 #include <errno.h>
 #include <limits.h>
 #include <malloc.h>
@@ -12,7 +13,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -64,48 +64,6 @@ static void warm_memory(void)
         pieces[i] = memset(heap_array(uint8_t, WARM_PIECE_BYTES), 1, WARM_PIECE_BYTES);
     for (size_t i = 0; i < WARM_PIECES; i++)
         heap_free(pieces[i]);
-}
-
-/* The request and its file. False at the end of the socket: not needed any more. */
-static bool receive(int fd, struct decode_request *request, int *out_file)
-{
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct iovec part = {request, sizeof *request};
-    struct msghdr message = {.msg_iov = &part,
-                             .msg_iovlen = 1,
-                             .msg_control = control.room,
-                             .msg_controllen = sizeof control.room};
-    if (recvmsg(fd, &message, MSG_CMSG_CLOEXEC) != (ssize_t)sizeof *request)
-        return false;
-    const struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-    if (!rights || rights->cmsg_type != SCM_RIGHTS || rights->cmsg_len != CMSG_LEN(sizeof(int)))
-        return false;
-    memcpy(out_file, CMSG_DATA(rights), sizeof *out_file);
-    return true;
-}
-
-static bool answer(int fd, const struct decode_answer *answer, int file)
-{
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct decode_answer copy = *answer;
-    struct iovec part = {&copy, sizeof copy};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-    if (file >= 0) {
-        message.msg_control = control.room;
-        message.msg_controllen = sizeof control.room;
-        struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-        rights->cmsg_level = SOL_SOCKET;
-        rights->cmsg_type = SCM_RIGHTS;
-        rights->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(rights), &file, sizeof file);
-    }
-    return sendmsg(fd, &message, MSG_NOSIGNAL) == (ssize_t)sizeof copy;
 }
 
 #define WARM_FRAMES_BYTES ((size_t)2 << 20) /* a picture of 280 soft tokens, and a clip of 30 s */
@@ -179,7 +137,8 @@ int decode_child(int fd)
         ready.code = (int32_t)st.code;
         memcpy(ready.text, st.text, sizeof ready.text);
     }
-    if (!answer(fd, &ready, -1) || ready.code != STATUS_OK || !receive(fd, &request, &file))
+    if (!parcel_send(fd, &ready, sizeof ready, -1, 0) || ready.code != STATUS_OK ||
+        parcel_receive(fd, &request, sizeof request, &file, 0) != 1 || file < 0)
         _exit(1);
     const int64_t began_us = clock_now_us();
     if (request.want != WANT_VIDEO)
@@ -192,5 +151,5 @@ int decode_child(int fd)
     }
     done.took_us = (uint32_t)(clock_now_us() - began_us);
     /* Nothing is taken down in order: the next item has another child. */
-    _exit(answer(fd, &done, ok ? frames : -1) ? 0 : 1);
+    _exit(parcel_send(fd, &done, sizeof done, ok ? frames : -1, 0) ? 0 : 1);
 }

@@ -5,6 +5,7 @@
 #include "engine/base/heap.h"
 #include "engine/base/log.h"
 #include "engine/media/media.h"
+#include "services/ingest/parcel.h"
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -199,27 +200,6 @@ static bool write_all(int file, struct span bytes)
     return true;
 }
 
-/* A request with its file, which the kernel holds for the child from here on. */
-static bool hand_over(int fd, const struct decode_request *request, int file)
-{
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct decode_request copy = *request;
-    struct iovec part = {&copy, sizeof copy};
-    struct msghdr message = {.msg_iov = &part,
-                             .msg_iovlen = 1,
-                             .msg_control = control.room,
-                             .msg_controllen = sizeof control.room};
-    struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(rights), &file, sizeof file);
-    return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)sizeof copy;
-}
-
 static int64_t wall_ms(const struct children *c, const struct decode_request *request)
 {
     return request->want == WANT_VIDEO ? VIDEO_WALL * c->wall_ms : c->wall_ms;
@@ -240,7 +220,7 @@ bool children_give(struct children *c, uint64_t ticket, const struct decode_requ
                            bytes.size);
     }
     /* A child that died while it waited does not take it; poll will find it dead and say so. */
-    (void)hand_over(child->fd, request, file);
+    (void)parcel_send(child->fd, request, sizeof *request, file, MSG_DONTWAIT);
     close(file);
     child->state = CHILD_BUSY;
     child->ticket = ticket;
@@ -256,30 +236,6 @@ void children_cancel(struct children *c, uint64_t ticket)
     for (size_t i = 0; i < CHILDREN_MAX; i++)
         if (c->items[i].state == CHILD_BUSY && c->items[i].ticket == ticket)
             let_end(&c->items[i]);
-}
-
-/* An answer and the file that came with it (-1: none). 1: got one, 0: none yet, -1: it is gone. */
-static int receive(int fd, struct decode_answer *answer, int *out_file)
-{
-    union {
-        struct cmsghdr header;
-        char room[CMSG_SPACE(sizeof(int))];
-    } control = {0};
-    struct iovec part = {answer, sizeof *answer};
-    struct msghdr message = {.msg_iov = &part,
-                             .msg_iovlen = 1,
-                             .msg_control = control.room,
-                             .msg_controllen = sizeof control.room};
-    *out_file = -1;
-    const ssize_t n = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR))
-        return 0;
-    if (n <= 0)
-        return -1;
-    const struct cmsghdr *rights = CMSG_FIRSTHDR(&message);
-    if (rights && rights->cmsg_type == SCM_RIGHTS && rights->cmsg_len == CMSG_LEN(sizeof(int)))
-        memcpy(out_file, CMSG_DATA(rights), sizeof *out_file);
-    return n == (ssize_t)sizeof *answer ? 1 : -1;
 }
 
 /* The size of a result, 0 when it is not what was asked for. */
@@ -365,7 +321,7 @@ static void look_at_spare(struct children *c, struct child *child)
     struct decode_answer answer;
     int file;
     char how[80];
-    const int got = receive(child->fd, &answer, &file);
+    const int got = parcel_receive(child->fd, &answer, sizeof answer, &file, MSG_DONTWAIT);
     if (file >= 0)
         close(file);
     if (got == 1 && child->state == CHILD_STARTING && answer.code == STATUS_OK) {
@@ -389,7 +345,7 @@ static bool look_at_busy(struct children *c, struct child *child, struct childre
     struct decode_answer answer;
     int file;
     char how[80];
-    const int got = receive(child->fd, &answer, &file);
+    const int got = parcel_receive(child->fd, &answer, sizeof answer, &file, MSG_DONTWAIT);
     const bool late = got == 0 && clock_now_us() >= child->until_us;
     if (got == 0 && !late)
         return false;

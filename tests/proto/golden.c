@@ -15,11 +15,6 @@ const char *const golden_names[] = {
 };
 const size_t golden_n = sizeof golden_names / sizeof *golden_names;
 
-static int digit(uint8_t c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 struct buffer golden_read(const char *name)
 {
     struct status st = {0};
@@ -32,7 +27,7 @@ struct buffer golden_read(const char *name)
     if (!bytes_read_file(&text, path, 1 << 20, &st))
         fail_msg("%s", st.text);
     for (size_t i = 0; i < text.size; i++) {
-        int value = digit(text.data[i]);
+        int value = hex_digit(text.data[i]);
         if (text.data[i] == '\n')
             continue;
         if (value < 0)

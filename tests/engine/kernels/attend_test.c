@@ -238,7 +238,7 @@ static void test_what_others_see(void **state)
         if (!cpu_has(sets[i].needs))
             continue;
         make_world(&w, DTYPE_F16, 2, 1, 40);
-        size_t rows = 2 * 2 * w.shape.head_dim;
+        size_t rows = w.shape.head_dim * 4;
         float *before = heap_array(float, QUERIES *w.shape.heads *w.shape.head_dim);
         attend_all(&sets[i], &w, before, 1, 2, 0, 2);
         put(&w, 260, false); /* query 2 sees it, query 1 does not */
@@ -250,10 +250,12 @@ static void test_what_others_see(void **state)
     }
 }
 
+#define D ((size_t)72) /* head_dim of what follows */
+
 /* Parts are added with the same bits in every set. */
 static void test_parts(void **state)
 {
-    enum { ROWS = 5, D = 72 };
+    enum { ROWS = 5 };
     size_t n;
     const struct kernel_set *sets = kernel_sets(&n);
     float *x = random_floats(&random_state, ROWS * D, 3.0f),
@@ -291,17 +293,17 @@ static void test_store(void **state)
 {
     static const enum dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_I8};
     static const float sizes[] = {1.0f, 1e-4f, 1e4f, 1e-30f, 1e-42f, 0.0f};
-    enum { HEADS = 2, D = 72, N = HEADS * D };
+    enum { HEADS = 2 };
     size_t n, bytes = HEADS * attend_head_bytes(DTYPE_F32, D);
     const struct kernel_set *sets = kernel_sets(&n);
     uint8_t *memory = heap_new(4, bytes);
     (void)state;
-    for (size_t c = 0; c < 3 * 6 * n; c++) {
+    for (size_t c = 0; c < 18 * n; c++) {
         const struct kernel_set *set = &sets[c / 18];
         enum dtype type = types[c / 6 % 3];
         struct attend_shape shape = {.heads = 4, .kv_heads = HEADS, .head_dim = D, .type = type};
-        float *key = random_floats(&random_state, N, sizes[c % 6]),
-              *value = random_floats(&random_state, N, sizes[c % 6]);
+        float *key = random_floats(&random_state, HEADS * D, sizes[c % 6]),
+              *value = random_floats(&random_state, HEADS * D, sizes[c % 6]);
         float back[D];
         if (cpu_has(set->needs)) {
             memset(memory, 0, 4 * bytes);

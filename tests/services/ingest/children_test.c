@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include <cmocka.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -61,6 +62,14 @@ static struct children_end next_end(struct children *c)
     return end;
 }
 
+static int open_files(void)
+{
+    int n = 0;
+    for (int fd = 0; fd < 200; fd++)
+        n += fcntl(fd, F_GETFD) != -1;
+    return n;
+}
+
 /* Every deed of the hostile decoder but the good one fails, in words; the next item works. */
 static void test_lies(void **state)
 {
@@ -72,10 +81,11 @@ static void test_lies(void **state)
         {"k", "signal 11", true},     {"e", "exit status 3", true}, {"s", "not believed", false},
         {"b", "not believed", false}, {"t", "not believed", false}, {"o", "not believed", false},
         {"n", "not believed", false}, {"c", "?[31mxxx", false},     {"z", "ended on it", true},
-        {"p", "not believed", false},
+        {"p", "not believed", false}, {"w", "ended on it", true},
     };
     struct status st = {0};
     struct children *c;
+    const int before = open_files();
     assert_true(children_new(&c, HOSTILE, 2, 20000, &st));
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         give(c, 100 + i, cases[i].deed);
@@ -95,6 +105,7 @@ static void test_lies(void **state)
     assert_int_equal(end.bytes.size, 8 * 16 * 3);
     buffer_clear(&end.bytes);
     children_free(c);
+    assert_int_equal(open_files(), before);
 }
 
 /* A result of a video: as many frames, times and samples as were wanted, and no more. */

@@ -23,11 +23,11 @@ def main():
     words = os.pread(array.array('i', files[0][2][:4])[0], 99, 0)
     deed = words[:1]
 
-    def answer(height, width, size, code=0, text=b'', frames=0, samples=0, seen=0, length=0):
+    def answer(height, width, size, code=0, text=b'', frames=0, samples=0, seen=0, length=0, files=1):
         result = os.memfd_create('result')
         os.truncate(result, size)
         s.sendmsg([ANSWER.pack(code, height, width, frames, samples, seen, length, 0, text)],
-                  [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [result]))])
+                  [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [result] * files))])
 
     if deed == b'k':
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -47,6 +47,8 @@ def main():
         answer(0xffffffff, 0xffffffff, 0)
     elif deed == b'n':                                       # no file
         s.send(ANSWER.pack(0, tile, tile, *[0] * 5, b''))
+    elif deed == b'w':                                       # two files
+        answer(tile, 2 * tile, tile * 2 * tile * 3, files=2)
     elif deed == b'c':                                       # a code that is none, a text without end
         s.send(ANSWER.pack(-7, *[0] * 7, b'\x1b[31m' + b'x' * 235))
     elif deed == b'z':                                       # half an answer
