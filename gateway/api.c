@@ -136,7 +136,7 @@ const struct api_route *api_find(const char *method, const char *path, struct ap
     if (!allow)
         (void)api_refuse(error, STATUS_NOT_FOUND, "", "no such address: %.100s", path);
     else
-        (void)api_refuse(error, STATUS_INVALID, "", "%s is not allowed here, only %s", method,
+        (void)api_refuse(error, STATUS_INVALID, "", "%.16s is not allowed here, only %s", method,
                          allow);
     error->method = allow != NULL;
     return NULL;

@@ -71,6 +71,8 @@ void body_path(const struct body *body, char out[BODY_PATH_MAX])
     out[0] = 0;
     for (size_t i = 0; body->at_value && i < body->depth && used < BODY_PATH_MAX; i++) {
         const struct level *level = &body->levels[i];
+        if (!level->is_array && !level->key[0])
+            break;
         int n = level->is_array
                     ? snprintf(out + used, BODY_PATH_MAX - used, "[%zu]", level->index)
                     : snprintf(out + used, BODY_PATH_MAX - used, "%s%s", i ? "." : "", level->key);

@@ -51,7 +51,8 @@ struct body {
     struct level levels[BODY_DEPTH_MAX];
     size_t depth, values;
     enum number_state number;
-    const char *word; /* what is still expected of true, false, null */
+    size_t number_start; /* in the skeleton */
+    const char *word;    /* what is still expected of true, false, null */
 
     enum sink sink;
     unsigned escape; /* 0: none, 1: after the backslash, 2..5: that many - 1 hex digits wanted */

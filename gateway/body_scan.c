@@ -1,7 +1,12 @@
 /* The grammar of JSON and UTF-8, byte by byte. */
 #include "gateway/body_private.h"
 #include <assert.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
+
+#define NUMBER_BYTES_MAX 64
 
 bool scan_not_json(const struct cursor *c, const char *wanted, struct status *st)
 {
@@ -224,6 +229,30 @@ static bool number_may_end(enum number_state number)
            number == NUMBER_EXPONENT;
 }
 
+/* Whether jansson can hold it; refused there, nobody would know which field it was. */
+static bool number_fits(const struct body *body)
+{
+    char text[NUMBER_BYTES_MAX + 1];
+    size_t n = body->skeleton.size - body->number_start;
+
+    if (n > NUMBER_BYTES_MAX)
+        return false;
+    memcpy(text, body->skeleton.data + body->number_start, n);
+    text[n] = 0;
+    if (body->number != NUMBER_ZERO && body->number != NUMBER_INT)
+        return isfinite(strtod(text, NULL));
+    errno = 0;
+    long long value = strtoll(text, NULL, 10);
+    return value == 0 || errno == 0;
+}
+
+static bool end_number(struct body *body, const struct cursor *c, struct status *st)
+{
+    if (body->in_raw || number_fits(body)) /* of raw values nobody makes numbers */
+        return end_value(body, c, st);
+    return body_value_fail(body, st, STATUS_INVALID, "is a number beyond all ranges");
+}
+
 static bool scan_number(struct body *body, struct cursor *c, struct status *st)
 {
     size_t from = c->at;
@@ -234,7 +263,8 @@ static bool scan_number(struct body *body, struct cursor *c, struct status *st)
             continue;
         if (!number_may_end(was))
             return scan_not_json(c, "a digit", st);
-        return skeleton_add(body, c->data + from, c->at - from, st) && end_value(body, c, st);
+        body->number = was;
+        return skeleton_add(body, c->data + from, c->at - from, st) && end_number(body, c, st);
     }
     return skeleton_add(body, c->data + from, c->at - from, st);
 }
@@ -293,6 +323,7 @@ static bool start_value(struct body *body, struct cursor *c, struct status *st)
     }
     if (byte == '-' || (byte >= '0' && byte <= '9')) {
         body->state = IN_NUMBER;
+        body->number_start = body->skeleton.size;
         body->number = byte == '-' ? NUMBER_MINUS : byte == '0' ? NUMBER_ZERO : NUMBER_INT;
         c->at++;
         return skeleton_add(body, c->data + c->at - 1, 1, st);
@@ -369,7 +400,7 @@ bool scan(struct body *body, struct cursor *c, struct status *st)
 
 bool scan_finish(struct body *body, struct cursor *c, struct status *st)
 {
-    if (body->state == IN_NUMBER && number_may_end(body->number) && !end_value(body, c, st))
+    if (body->state == IN_NUMBER && number_may_end(body->number) && !end_number(body, c, st))
         return false;
     if (body->bytes == 0)
         return status_fail(st, STATUS_INVALID, "not JSON: the body is empty");

@@ -219,6 +219,8 @@ bool string_end_value(struct body *body, struct status *st)
 
 void string_start(struct body *body, enum sink sink)
 {
+    if (sink == TO_KEY) /* until it is whole, a failure is the container's */
+        body->levels[body->depth - 1].key[0] = 0;
     body->state = IN_STRING;
     body->sink = sink;
     body->escape = 0;

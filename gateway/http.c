@@ -2,6 +2,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/heap.h"
 #include "engine/base/log.h"
+#include "gateway/crowd.h"
 #include "gateway/listen.h"
 #include <assert.h>
 #include <errno.h>
@@ -15,6 +16,9 @@
 #include <unistd.h>
 
 #define BLOCK_BYTES 32768 /* of a stream, given to the library at once */
+/* More connections than this: for each new one, one that sends no request goes. The rest up to
+ * HTTP_CONNECTIONS_MAX is room for the new ones until the old ones are closed. */
+#define CROWDED (HTTP_CONNECTIONS_MAX - HTTP_CONNECTIONS_MAX / 16)
 
 struct http {
     struct MHD_Daemon *daemon;
@@ -25,6 +29,8 @@ struct http {
     bool resumed; /* the library must run, though no socket says so */
     int64_t turn_end_us;
     struct exchange *put_off; /* a list: their bodies wait for the next turn */
+    struct crowd crowd;
+    size_t n_connections;
     char address[HTTP_ADDRESS_MAX];
 };
 
@@ -45,10 +51,10 @@ struct exchange {
 
 /* ---- watching for hang-up ---- */
 
-static int socket_of(const struct exchange *x)
+static int socket_of(struct MHD_Connection *connection)
 {
     const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(x->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
 
     return info ? info->connect_fd : -1;
 }
@@ -59,7 +65,7 @@ static void watch(struct exchange *x)
 
     if (x->watched)
         return;
-    x->watched = epoll_ctl(x->http->epoll, EPOLL_CTL_ADD, socket_of(x), &event) == 0;
+    x->watched = epoll_ctl(x->http->epoll, EPOLL_CTL_ADD, socket_of(x->connection), &event) == 0;
     if (!x->watched)
         log_warn("socket cannot be watched", "errno=%d", errno);
 }
@@ -67,8 +73,32 @@ static void watch(struct exchange *x)
 static void unwatch(struct exchange *x)
 {
     if (x->watched)
-        (void)epoll_ctl(x->http->epoll, EPOLL_CTL_DEL, socket_of(x), NULL);
+        (void)epoll_ctl(x->http->epoll, EPOLL_CTL_DEL, socket_of(x->connection), NULL);
     x->watched = false;
+}
+
+/* ---- too many connections ---- */
+
+static struct crowd_member *member_of(struct MHD_Connection *connection)
+{
+    return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+}
+
+static void on_connection(void *context, struct MHD_Connection *connection, void **socket_context,
+                          enum MHD_ConnectionNotificationCode what)
+{
+    struct http *http = context;
+
+    if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
+        crowd_remove(*socket_context);
+        heap_free(*socket_context);
+        http->n_connections--;
+        return;
+    }
+    *socket_context = heap_array(struct crowd_member, 1);
+    crowd_add(&http->crowd, *socket_context, socket_of(connection));
+    if (++http->n_connections > CROWDED)
+        crowd_shut_oldest(&http->crowd);
 }
 
 /* ---- answers ---- */
@@ -302,6 +332,7 @@ static enum MHD_Result take_piece(struct exchange *x, const char *data, size_t *
 
 static enum MHD_Result take_end(struct exchange *x)
 {
+    crowd_remove(member_of(x->connection));
     if (!x->response) {
         x->is_whole = true;
         x->http->calls->whole(x->http->context, x);
@@ -345,10 +376,12 @@ static void on_completed(void *context, struct MHD_Connection *connection, void 
     struct exchange *x = *state;
     struct http *http = context;
 
-    (void)connection;
     if (!x)
         return;
     *state = NULL;
+    crowd_remove(member_of(connection));
+    crowd_add(&http->crowd, member_of(connection),
+              socket_of(connection)); /* for its next request */
     unwatch(x);
     if (how != MHD_REQUEST_TERMINATED_COMPLETED_OK)
         tell_gone(x);
@@ -367,7 +400,7 @@ static void on_hang_up(struct exchange *x)
     tell_gone(x);
     /* The library would wait for the rest of a body until the connection times out. */
     if (!x->is_whole)
-        (void)shutdown(socket_of(x), SHUT_RDWR);
+        (void)shutdown(socket_of(x->connection), SHUT_RDWR);
     if (!x->suspended)
         return;
     if (!x->queued)
@@ -395,10 +428,10 @@ static bool start_daemon(struct http *http, struct status *st)
     http->daemon = MHD_start_daemon(
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request,
         http, MHD_OPTION_EXTERNAL_LOGGER, on_library_log, NULL, MHD_OPTION_LISTEN_SOCKET,
-        http->listen, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)HTTP_CONNECTION_BYTES, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_IDLE_S,
-        MHD_OPTION_END);
+        http->listen, MHD_OPTION_NOTIFY_COMPLETED, on_completed, http, MHD_OPTION_NOTIFY_CONNECTION,
+        on_connection, http, MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONNECTION_BYTES,
+        MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_IDLE_S, MHD_OPTION_END);
     if (!http->daemon)
         return status_fail(st, STATUS_SYSTEM, "libmicrohttpd does not start");
     http->listen = -1;
@@ -419,6 +452,7 @@ bool http_open(struct http **out, const char *listen, const struct http_calls *c
     http->calls = calls;
     http->context = context;
     http->epoll = -1;
+    crowd_init(&http->crowd);
     http->listen = listen_open(listen, http->address, st);
     if (http->listen < 0 || !start_daemon(http, st)) {
         http_close(http);

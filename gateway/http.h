@@ -4,7 +4,7 @@
 #include "engine/base/status.h"
 #include <stdint.h>
 
-#define HTTP_CONNECTIONS_MAX 256
+#define HTTP_CONNECTIONS_MAX 256 /* when it gets near, idle ones are closed, oldest first */
 #define HTTP_CONNECTION_BYTES (64U << 10) /* of a connection: request head, and a piece of body */
 #define HTTP_IDLE_S 60                    /* a connection on which nothing comes is closed */
 #define HTTP_TURN_US 1000                 /* of one http_run, for bodies; the rest waits a turn */

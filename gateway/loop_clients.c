@@ -137,6 +137,26 @@ static void on_head(void *context, struct exchange *x)
     client->body = body_new(client->route->rules, client->route->n_rules, limit, loop->hash_seed);
 }
 
+/* Beyond the bound the upload that began first gives way: whoever holds the room and does not come
+ * to an end keeps nobody else out. */
+static void make_room(struct loop *loop)
+{
+    while (loop->uploading_bytes > loop->options->ledger.memory_max_bytes) {
+        struct client *oldest = NULL;
+        struct api_error error;
+        for (size_t i = 0; i < loop->n_clients; i++) {
+            struct client *client = loop->clients[i];
+            if (client->body_bytes && (!oldest || client->began_us < oldest->began_us))
+                oldest = client;
+        }
+        assert(oldest);
+        (void)api_refuse(&error, STATUS_UNAVAILABLE, "", "too many bodies are being sent");
+        error.retry_after_s = 1;
+        let_go_of_body(loop, oldest);
+        refuse(loop, oldest, &error, NULL);
+    }
+}
+
 static void on_body(void *context, struct exchange *x, struct span piece)
 {
     struct loop *loop = context;
@@ -147,15 +167,8 @@ static void on_body(void *context, struct exchange *x, struct span piece)
         return;
     loop->uploading_bytes += piece.size;
     client->body_bytes += piece.size;
-    if (loop->uploading_bytes > loop->options->ledger.memory_max_bytes) {
-        struct api_error error;
-        (void)api_refuse(&error, STATUS_UNAVAILABLE, "", "too many bodies are being sent");
-        error.retry_after_s = 1;
-        let_go_of_body(loop, client);
-        refuse(loop, client, &error, NULL);
-        return;
-    }
-    if (!body_push(client->body, piece, &st))
+    make_room(loop);
+    if (client->body && !body_push(client->body, piece, &st))
         refuse_body(loop, client, &st);
 }
 
@@ -229,7 +242,7 @@ static void on_done(void *context, struct exchange *x)
     struct client *client = exchange_owner(x);
     size_t i = 0;
 
-    log_info("exchange", "method=%s path=%.100s http=%u elapsed_ms=%.1f", exchange_method(x),
+    log_info("exchange", "method=%.16s path=%.100s http=%u elapsed_ms=%.1f", exchange_method(x),
              exchange_path(x), client->http, (double)(clock_now_us() - client->began_us) / 1000);
     while (loop->clients[i] != client)
         i++;

@@ -12,7 +12,8 @@
 
 #define PICTURE_PIXELS_MAX 64000000U
 #define PICTURE_SIDE_MAX 65535U
-#define VIDEO_PIXELS_MAX 9000000U /* a frame: 4096 x 2160 */
+#define PICTURE_PACKED_BYTES_MAX (1U << 20) /* deflated texts and profiles of a PNG */
+#define VIDEO_PIXELS_MAX 9000000U           /* a frame: 4096 x 2160 */
 
 /* What a medium is wanted as; several kinds of files can be two of these. */
 enum medium_want { WANT_PICTURE, WANT_SOUND, WANT_VIDEO, WANTS };

@@ -57,6 +57,17 @@ static bool sum_fits(struct span bytes, size_t at, size_t n)
     return ~sum == reader_be(bytes, at + n, 4);
 }
 
+/* Deflated text or a profile: the decoder unpacks it, to a thousand times its size. */
+static bool is_packed(const uint8_t *name, struct span chunk)
+{
+    if (memcmp(name, "zTXt", 4) == 0 || memcmp(name, "iCCP", 4) == 0)
+        return true;
+    if (memcmp(name, "iTXt", 4) != 0 || chunk.size == 0)
+        return false;
+    const uint8_t *keyword_end = memchr(chunk.data, 0, chunk.size - 1);
+    return keyword_end && keyword_end[1] != 0;
+}
+
 bool sniff_png(struct medium *out, struct span bytes, struct status *st)
 {
     if (!reader_has(bytes, 8, 25) || memcmp(bytes.data + 12, "IHDR", 4) != 0)
@@ -65,6 +76,7 @@ bool sniff_png(struct medium *out, struct span bytes, struct status *st)
         return false;
     if (bytes.data[24] == 16)
         out->kind = MEDIUM_PNG_DEEP;
+    size_t packed = 0;
     for (size_t at = 8;;) {
         const size_t length = reader_be(bytes, at, 4);
         if (!reader_has(bytes, at, 12) || !reader_has(bytes, at + 12, length))
@@ -73,6 +85,12 @@ bool sniff_png(struct medium *out, struct span bytes, struct status *st)
         /* The other decoder checks sums itself. */
         if (out->kind == MEDIUM_PNG_DEEP && !sum_fits(bytes, at + 4, 4 + length))
             return status_fail(st, STATUS_CORRUPT, "chunk at byte %zu is damaged", at);
+        if (is_packed(name, reader_part(bytes, at + 8, length)))
+            packed += length;
+        if (packed > PICTURE_PACKED_BYTES_MAX)
+            return status_fail(st, STATUS_LIMIT,
+                               "texts and profiles of more than %u bytes beside the picture",
+                               PICTURE_PACKED_BYTES_MAX);
         if (memcmp(name, "eXIf", 4) == 0)
             out->orientation = exif_orientation(reader_part(bytes, at + 8, length));
         if (memcmp(name, "IEND", 4) == 0)

@@ -72,7 +72,7 @@ static const struct refusal refusals[] = {
     {"{\"model\":\"a\",\"model\":\"b\"}", "", 400, "duplicate"},
     {"{\"tools\":[],\"tools\":[]}", "", 400, "duplicate"},
     {WITH("\"x\":1"), "x", 400, "unknown field"},
-    {WITH("\"x\":123456789012345678901"), "", 400, "too big"},
+    {WITH("\"x\":123456789012345678901"), "x", 400, "beyond all ranges"},
     {WITH("\"temperature\":2.1"), "temperature", 400, "is 2.1, must be from 0 to 2"},
     {WITH("\"temperature\":-1"), "temperature", 400, "from 0 to 2"},
     {WITH("\"temperature\":\"1\""), "temperature", 400, "must be a number"},

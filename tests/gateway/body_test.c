@@ -228,6 +228,12 @@ static void test_limits(void **state)
         buffer_append_text(&json, "k");
     buffer_append_text(&json, "\":1}");
     refuses((const char *)json.data, json.size, "a key of more than", "");
+    /* It is no failure of the field before it. */
+    buffer_reset(&json);
+    buffer_append_text(&json, "{\"millrace\":{\"image_budget\":70,\"");
+    for (unsigned i = 0; i <= BODY_KEY_BYTES_MAX; i++)
+        buffer_append_text(&json, "k");
+    refuses((const char *)json.data, json.size, "a key of more than", "millrace");
 
     buffer_reset(&json);
     buffer_append_text(&json, "{\"messages\":[{\"content\":[");
@@ -244,6 +250,30 @@ static void test_limits(void **state)
     assert_int_equal(st.code, STATUS_TOO_LARGE);
     body_free(body);
     buffer_clear(&json);
+}
+
+/* Where they stand is said, which jansson could not. */
+static void test_numbers_that_nothing_holds(void **state)
+{
+    (void)state;
+    static const char *const numbers[] = {
+        "9223372036854775808", "-9223372036854775809", "1e999", "-1e999",
+        "0.000000000000000000000000000000000000000000000000000000000000000001"};
+    struct status st = {0};
+    char json[200];
+
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+        int n = snprintf(json, sizeof json, "{\"a\":1,\"b\":[0,%s],\"c\":2}", numbers[i]);
+        refuses(json, (size_t)n, "beyond all ranges", "b[1]");
+        n = snprintf(json, sizeof json, "{\"tools\":[%s]}", numbers[i]);
+        struct body *body = new_body();
+        assert_true(push_whole(body, span_of(json, (size_t)n), &st));
+        body_free(body);
+    }
+    struct body *body = new_body();
+    assert_true(push_whole(
+        body, span_text("[9223372036854775807,-9223372036854775808,1e308,1e-999]"), &st));
+    body_free(body);
 }
 
 static const char request[] =
@@ -432,6 +462,7 @@ int main(void)
         cmocka_unit_test(test_what_is_no_json),
         cmocka_unit_test(test_media_that_are_none),
         cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_numbers_that_nothing_holds),
         cmocka_unit_test(test_what_comes_of_it),
         cmocka_unit_test(test_any_cut_gives_the_same),
         cmocka_unit_test(test_ends_within_a_raw_value),

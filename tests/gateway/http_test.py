@@ -310,6 +310,58 @@ def test_a_slow_reader_holds_up_nobody(line):
     s.close()
 
 
+# ---- callers who keep others waiting ----
+
+def idle_sockets(line, n, data=b""):
+    sockets = []
+    for i in range(n):
+        s = socket.create_connection(("127.0.0.1", line.port), timeout=20)
+        s.sendall(data)
+        sockets.append(s)
+    return sockets
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST %s HTTP/1.1\r\nHost: x\r\nX-Half: " % PATH.encode(),
+                                  b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n\r\n{" % PATH.encode()])
+def test_callers_who_say_nothing_keep_nobody_out(line, sent):
+    """Three times as many as there may be; a stream that runs meanwhile is not theirs to end."""
+    line.tokens, line.delay_s = 30, 0.05
+    stream = open_stream(line)
+    got = read_until(stream, b'"token": 100')
+    sockets = []
+    for _ in range(3):
+        sockets += idle_sockets(line, 256, sent)
+        answer, _ = request(line, "GET", "/health/live", timeout=5)
+        assert answer.status == 200
+    got += read_until(stream, b"[DONE]")
+    assert b'"token": 129' in got
+    line.delay_s = 0
+    assert post(line, HELLO, timeout=5)[0].status == 200
+    for s in [stream, *sockets]:
+        s.close()
+
+
+def test_uploads_that_do_not_end_keep_nobody_out():
+    """The room for bodies is taken by four that stop short of their end: the oldest gives way."""
+    line = Line("--memory", str(4 << 20), "--body-bytes", str(1 << 20))
+    wait_until_ready(line)
+    half = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 1048000\r\n\r\n" % PATH.encode() + b'{"user":"'
+    sockets = idle_sockets(line, 4, half)
+    for s in sockets:
+        s.sendall(b"x" * 1040000)
+        time.sleep(0.05)  # so that there is an oldest
+    time.sleep(0.3)
+    content = [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "AAAA" * 60000}}]
+    answer, text = post(line, {"model": "nobody", "messages": [{"role": "user", "content": content}]})
+    assert answer.status == 404, text  # it was read to its end
+    for s, status in zip(sockets, [b" 503 ", b" 400 "]):
+        s.sendall(b"x" * (1048000 - 1040000 - len(b'{"user":"')))
+        assert status in read_until(s, b"\r\n")
+    for s in sockets:
+        s.close()
+    line.close()
+
+
 # ---- load, start and end ----
 
 UPLOAD = """
