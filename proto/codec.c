@@ -203,12 +203,15 @@ bool value_is_text(const struct value *value)
     return value->type == VALUE_TEXT;
 }
 
-size_t value_find(const struct value *value, const char *const *names, size_t n)
+bool value_name(size_t *out, const struct value *value, const char *const *names, size_t n,
+                struct status *st)
 {
     for (size_t i = 0; value_is_text(value) && i < n; i++)
-        if (span_is(value->bytes, names[i]))
-            return i;
-    return n;
+        if (span_is(value->bytes, names[i])) {
+            *out = i;
+            return true;
+        }
+    return status_fail(st, STATUS_UNSUPPORTED, "unknown");
 }
 
 /* ---- a stage's own values ---- */

@@ -348,9 +348,9 @@ static bool take_blob(struct blob_desc *out, const struct value *value, struct s
     struct value dims = value_item(value, 2);
     if (!take_text(out->name, &name, &name_row, st))
         return status_wrap(st, "name");
-    size_t type = value_find(&type_name, blob_type_names, BLOB_TYPES);
-    if (type == BLOB_TYPES)
-        return status_fail(st, STATUS_UNSUPPORTED, "unknown type");
+    size_t type;
+    if (!value_name(&type, &type_name, blob_type_names, BLOB_TYPES, st))
+        return status_wrap(st, "type");
     out->type = (enum blob_type)type;
     return take_dims(out, &dims, st);
 }
@@ -368,38 +368,25 @@ static bool take_blobs(struct head *out, const struct value *value, struct statu
     return true;
 }
 
-static bool take_kind(struct head *out, const struct value *value, struct status *st)
-{
-    for (int kind = 0; value_is_text(value) && kind < MSG_KINDS; kind++)
-        if (span_is(value->bytes, msg_kind_name((enum msg_kind)kind))) {
-            out->kind = (enum msg_kind)kind;
-            return true;
-        }
-    return status_fail(st, STATUS_UNSUPPORTED, "unknown");
-}
-
-static bool take_fault(struct head *out, const struct value *value, struct status *st)
-{
-    size_t fault = value_find(value, fault_names, FAULTS);
-
-    if (fault == FAULTS)
-        return status_fail(st, STATUS_UNSUPPORTED, "unknown");
-    out->fault = (enum fault)fault;
-    return true;
-}
-
 /* `raw` are the value's bytes in the frame. */
 static bool take_value(struct head *out, const struct row *row, const struct value *value,
                        struct span raw, struct status *st)
 {
     void *at = (uint8_t *)out + row->offset;
     uint64_t number = 0;
+    size_t name = 0;
 
     switch (row->form) {
     case FORM_KIND:
-        return take_kind(out, value, st);
+        if (!value_name(&name, value, msg_kind_names, MSG_KINDS, st))
+            return false;
+        out->kind = (enum msg_kind)name;
+        return true;
     case FORM_FAULT:
-        return take_fault(out, value, st);
+        if (!value_name(&name, value, fault_names, FAULTS, st))
+            return false;
+        out->fault = (enum fault)name;
+        return true;
     case FORM_RID:
         return take_rid(at, value, st);
     case FORM_RIDS:

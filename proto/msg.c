@@ -141,15 +141,15 @@ void msg_clear(struct msg *msg)
     memset(msg, 0, sizeof *msg);
 }
 
+const char *const msg_kind_names[MSG_KINDS] = {
+    [MSG_HELLO] = "hello",   [MSG_WELCOME] = "welcome", [MSG_REFUSE] = "refuse",
+    [MSG_CREDIT] = "credit", [MSG_JOB] = "job",         [MSG_MORE_INPUT] = "more",
+    [MSG_RESULT] = "result", [MSG_FAILED] = "failed",   [MSG_CANCEL] = "cancel",
+    [MSG_BEAT] = "beat",     [MSG_GONE] = "gone",       [MSG_DRAIN] = "drain",
+    [MSG_BYE] = "bye",
+};
+
 const char *msg_kind_name(enum msg_kind kind)
 {
-    static const char *const names[MSG_KINDS] = {
-        [MSG_HELLO] = "hello",   [MSG_WELCOME] = "welcome", [MSG_REFUSE] = "refuse",
-        [MSG_CREDIT] = "credit", [MSG_JOB] = "job",         [MSG_MORE_INPUT] = "more",
-        [MSG_RESULT] = "result", [MSG_FAILED] = "failed",   [MSG_CANCEL] = "cancel",
-        [MSG_BEAT] = "beat",     [MSG_GONE] = "gone",       [MSG_DRAIN] = "drain",
-        [MSG_BYE] = "bye",
-    };
-
-    return (unsigned)kind < MSG_KINDS ? names[kind] : "unknown";
+    return (unsigned)kind < MSG_KINDS ? msg_kind_names[kind] : "unknown";
 }

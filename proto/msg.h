@@ -123,6 +123,7 @@ void msg_add_take(struct msg *msg, const char *name, enum blob_type type, const 
                   size_t n_dims, struct blob *blob);
 /* Index of the nth blob of that name, or -1. */
 int msg_find(const struct msg *msg, const char *name, size_t nth);
-void msg_clear(struct msg *msg); /* drops the blobs; zeroes what must be */
+void msg_clear(struct msg *msg);                    /* drops the blobs; zeroes what must be */
+extern const char *const msg_kind_names[MSG_KINDS]; /* as they travel */
 const char *msg_kind_name(enum msg_kind kind);
 size_t blob_type_size(enum blob_type type); /* bytes of an element */

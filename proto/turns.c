@@ -75,9 +75,9 @@ static bool take_part(struct turn_part *out, const struct value *value, struct s
         return status_fail(st, STATUS_INVALID, "not [kind] or [kind, text]");
     struct value name = value_item(value, 0);
     struct value text = n == 2 ? value_item(value, 1) : (struct value){.type = VALUE_NIL};
-    size_t kind = value_find(&name, part_names, PART_KINDS);
-    if (kind == PART_KINDS)
-        return status_fail(st, STATUS_UNSUPPORTED, "unknown kind");
+    size_t kind;
+    if (!value_name(&kind, &name, part_names, PART_KINDS, st))
+        return status_wrap(st, "kind");
     if (n != (kind == TURN_TEXT ? 2U : 1U) || (n == 2 && !value_is_text(&text)))
         return status_fail(st, STATUS_INVALID, "a text belongs to kind text, and only there");
     out->kind = (enum turn_part_kind)kind;
@@ -131,9 +131,9 @@ static bool take_turn_entry(struct turn *out, struct span key, const struct valu
     struct span *text = NULL;
 
     if (span_is(key, "role")) {
-        size_t role = value_find(value, role_names, ROLES);
-        if (role == ROLES)
-            return status_fail(st, STATUS_UNSUPPORTED, "unknown");
+        size_t role;
+        if (!value_name(&role, value, role_names, ROLES, st))
+            return false;
         out->role = (enum turn_role)role;
         return true;
     }

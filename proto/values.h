@@ -52,5 +52,6 @@ bool reader_open_array(struct reader *reader, size_t *out);
 /* Item i of an array, until reader_forget. */
 struct value value_item(const struct value *array, size_t i);
 bool value_is_text(const struct value *value);
-/* Index of a text in a table of names, or n when it is none of them or no text. */
-size_t value_find(const struct value *value, const char *const *names, size_t n);
+/* Index of a text in a table of n names; anything else is refused as unknown. */
+MUST_CHECK bool value_name(size_t *out, const struct value *value, const char *const *names,
+                           size_t n, struct status *st);

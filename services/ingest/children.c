@@ -21,8 +21,6 @@
 #include <time.h>
 #include <unistd.h>
 
-extern char **environ;
-
 #define CHILD_FD 3
 #define START_MS 20000      /* for a child to be ready; a cold disk is slow */
 #define BROKEN_AFTER 3      /* children in a row that did not get ready */

@@ -14,6 +14,6 @@ struct progress {
 
 /* what and path must stay until the end. */
 void progress_begin(struct progress *progress, const char *what, const char *path);
-/* done of all, all > 0; progress is a struct progress: it can be told to others as a callback. */
-void progress_show(void *progress, size_t done, size_t all);
+/* done of all, all > 0; self is a struct progress: it can be told to others as a callback. */
+void progress_show(void *self, size_t done, size_t all);
 void progress_end(struct progress *progress);

@@ -111,7 +111,7 @@ static void test_refuses_blobs(void **state)
                   B("\xb0"
                     "tokenstokenstok1"),
                   "blobs: blob 0: name: 16 bytes, allowed are 15");
-    refuse_change("more", B("\xa3i32"), B("\xa3i64"), "unknown type");
+    refuse_change("more", B("\xa3i32"), B("\xa3i64"), "type: unknown");
     refuse_change("more", B("i32\x91\x01"), B("i32\x90"), "dims");
     refuse_change("more", B("i32\x91\x01"), B("i32\x95\x01\x01\x01\x01\x01"), "dims");
     refuse_change("more", B("i32\x91\x01"), B("i32\x91\xff"), "dims");

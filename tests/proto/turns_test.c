@@ -38,7 +38,7 @@ static void test_refuses_turns(void **state)
     refuse_turns(B("\x91\x82\xa4role\xa4user\xa4name\x01"), "name: not a text");
     refuse_turns(B("\x91\x82\xa4role\xa4user\xa5parts\xa0"), "parts: not an array");
     refuse_turns(B("\x91\x82\xa4role\xa4user\xa5parts\x91\xc0"), "item 0: not [kind]");
-    refuse_turns(B("\x91\x82\xa4role\xa4user\xa5parts\x91\x91\xa5smell"), "unknown kind");
+    refuse_turns(B("\x91\x82\xa4role\xa4user\xa5parts\x91\x91\xa5smell"), "kind: unknown");
     refuse_turns(B("\x91\x82\xa4role\xa4user\xa5parts\x91\x91\xa4text"), "a text belongs");
     refuse_turns(B("\x91\x82\xa4role\xa4user\xa5parts\x91\x92\xa5image\xa0"), "a text belongs");
     refuse_turns(B("\x91\x82\xa4role\xa4user\xa5"
