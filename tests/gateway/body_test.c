@@ -82,12 +82,11 @@ static void same(const struct body *a, const struct body *b)
 }
 
 /* Whole and in pieces: both fail in the same words, or both come to the same. */
-static bool either_way(struct span all, unsigned *random)
+static bool either_way(struct span all, unsigned *random, struct status *why)
 {
     struct body *whole = new_body();
-    struct status why = {0};
     char path[BODY_PATH_MAX];
-    bool ok = push_whole(whole, all, &why);
+    bool ok = push_whole(whole, all, why);
 
     body_path(whole, path);
     for (int i = 0; i < 3; i++) {
@@ -96,8 +95,8 @@ static bool either_way(struct span all, unsigned *random)
         char cut_path[BODY_PATH_MAX];
         assert_int_equal(push_cut(cut, all, random, &st), ok);
         body_path(cut, cut_path);
-        assert_int_equal(st.code, why.code);
-        assert_string_equal(st.text, why.text);
+        assert_int_equal(st.code, why->code);
+        assert_string_equal(st.text, why->text);
         assert_string_equal(cut_path, path);
         if (ok)
             same(whole, cut);
@@ -119,7 +118,7 @@ static void refuses(const char *json, size_t size, const char *text, const char 
     if (!strstr(st.text, text) || strcmp(where, path) != 0)
         fail_msg("'%.60s': '%s' at '%s', wanted '%s' at '%s'", json, st.text, where, text, path);
     body_free(body);
-    assert_false(either_way(span_of(json, size), &random));
+    assert_false(either_way(span_of(json, size), &random, &st));
 }
 
 static void test_what_is_no_json(void **state)
@@ -202,7 +201,7 @@ static void test_limits(void **state)
 
     for (int i = 0; i <= BODY_DEPTH_MAX; i++)
         buffer_append_text(&json, "[");
-    assert_false(either_way(buffer_span(&json), &random));
+    assert_false(either_way(buffer_span(&json), &random, &st));
 
     buffer_reset(&json);
     buffer_append_text(&json, "[");
@@ -440,14 +439,16 @@ static void test_random_changes(void **state)
             if (random >> 30)
                 text[(random >> 16) % size] = letters[(random >> 4) % (sizeof letters - 1)];
         }
-        bool ok = either_way(span_of(text, size), &random);
+        struct status st = {0};
+        bool ok = either_way(span_of(text, size), &random, &st);
         json_error_t why;
         json_t *root = json_loadb(text, size, JSON_DECODE_ANY | JSON_ALLOW_NUL, &why);
         enum json_error_code code = root ? json_error_unknown : json_error_code(&why);
         json_decref(root);
         accepted += ok;
-        /* What jansson refuses beyond the grammar. */
-        if (!root && (code == json_error_numeric_overflow || code == json_error_null_byte_in_key))
+        /* What one of them refuses beyond the grammar. */
+        if (code == json_error_numeric_overflow || code == json_error_null_byte_in_key ||
+            strstr(st.text, "beyond all ranges"))
             continue;
         if (ok != (root != NULL))
             fail_msg("seed %u round %d: '%.*s': jansson says '%s'", seed, round, (int)size, text,
