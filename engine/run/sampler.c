@@ -3,6 +3,8 @@
 #include <math.h>
 #include <stdbool.h>
 
+#define BLOCK 64 /* logits looked at together: next to none is large enough to matter */
+
 struct candidate {
     float logit;
     int32_t id;
@@ -63,9 +65,29 @@ bool sampling_check(const struct sampling *sampling, struct status *st)
     return true;
 }
 
-static bool possible(float logit)
+/* Without a branch for each, so that the compiler compares several at once. */
+static bool any_above(const float logits[BLOCK], float bound)
 {
-    return logit > -INFINITY; /* false for NaN too */
+    int above = 0;
+
+    for (size_t i = 0; i < BLOCK; i++)
+        above |= logits[i] > bound;
+    return above;
+}
+
+/* The next place from `at` on with a logit above the bound; n when there is none. */
+static size_t next_above(const float *logits, size_t n, size_t at, float bound)
+{
+    if (at < n && logits[at] > bound)
+        return at;
+    while (at < n) {
+        while (at + BLOCK <= n && !any_above(logits + at, bound))
+            at += BLOCK;
+        for (size_t end = at + BLOCK < n ? at + BLOCK : n; at < end; at++)
+            if (logits[at] > bound)
+                return at;
+    }
+    return n;
 }
 
 static bool before(struct candidate a, struct candidate b)
@@ -102,19 +124,21 @@ static void make_heap(struct candidate *heap, size_t n, bool best_first)
 static size_t gather(struct sampler *s, const float *logits, size_t k)
 {
     size_t n = 0;
+    float bound = -INFINITY; /* which NaN is not above either */
 
-    for (size_t i = 0; i < s->vocabulary; i++) {
+    /* Ids ascend, so of equal logits the earlier ones stay. */
+    for (size_t i = 0; (i = next_above(logits, s->vocabulary, i, bound)) < s->vocabulary; i++) {
         struct candidate c = {.logit = logits[i], .id = (int32_t)i};
-        if (!possible(c.logit))
-            continue;
         if (k == 0 || n < k) {
             s->heap[n++] = c;
             if (n == k)
                 make_heap(s->heap, n, false);
-        } else if (before(c, s->heap[0])) {
+        } else {
             s->heap[0] = c;
             sink(s->heap, n, 0, false);
         }
+        if (n == k)
+            bound = s->heap[0].logit;
     }
     make_heap(s->heap, n, true);
     return n;
@@ -132,11 +156,13 @@ static struct candidate take_best(struct candidate *heap, size_t n)
 static int32_t largest(const float *logits, size_t n)
 {
     size_t best = 0;
+    float bound = -INFINITY;
 
-    for (size_t i = 1; i < n; i++)
-        if (possible(logits[i]) && !(logits[i] <= logits[best]))
-            best = i;
-    return possible(logits[best]) ? (int32_t)best : 0;
+    for (size_t i = 0; (i = next_above(logits, n, i, bound)) < n; i++) {
+        best = i;
+        bound = logits[i];
+    }
+    return (int32_t)best;
 }
 
 /* Weight of a candidate, 1 for the best. A logit of +infinity (a broken model) weighs as the best

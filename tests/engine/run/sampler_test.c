@@ -120,8 +120,9 @@ static void test_against_definition(void **state)
 
 static void test_broken_logits(void **state)
 {
-    struct sampler *sampler = sampler_new(4);
+    struct sampler *sampler = sampler_new(4), *large = sampler_new(VOCABULARY);
     struct sampling s = {.temperature = 1, .top_k = 2, .top_p = 1};
+    float far[VOCABULARY];
     const float nans[] = {NAN, NAN, NAN, NAN}, one[] = {NAN, -INFINITY, -3, NAN};
     const float infinite[] = {1, INFINITY, INFINITY, NAN};
 
@@ -132,8 +133,14 @@ static void test_broken_logits(void **state)
         assert_int_equal(sampler_pick(sampler, one, &s, i), 2);
         int32_t id = sampler_pick(sampler, infinite, &s, i);
         assert_true(id == 1 || id == 2);
+        for (size_t at = 0; at < VOCABULARY; at++) {
+            for (size_t k = 0; k < VOCABULARY; k++)
+                far[k] = k == at ? -3.0F : k % 2 ? NAN : -INFINITY;
+            assert_int_equal(sampler_pick(large, far, &s, i), at);
+        }
     }
     sampler_free(sampler);
+    sampler_free(large);
 }
 
 int main(void)
