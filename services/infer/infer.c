@@ -380,8 +380,6 @@ static void send_event(struct infer *infer, const struct batch_event *event, str
     struct slot *slot = &infer->slot[event->slot];
     struct msg *msg = heap_new(1, sizeof *msg);
     struct buffer packed = {0};
-    struct rid rid = slot->rid;
-    int64_t begun_us = clock_now_us();
 
     if (event->n_tokens) {
         if (slot->first_us == 0)
@@ -398,17 +396,25 @@ static void send_event(struct infer *infer, const struct batch_event *event, str
         msg->head.last = true;
         msg->head.fields = buffer_span(&packed);
         slot->used = false;
+    }
+    outbox_result_take(out, slot->rid, slot->epoch, msg);
+    buffer_clear(&packed);
+    heap_free(msg);
+}
+
+/* What was sent, for the log; had_us: when there was something to send. */
+static void log_event(const struct infer *infer, const struct batch_event *event, int64_t had_us)
+{
+    const struct slot *slot = &infer->slot[event->slot];
+
+    if (event->n_tokens)
+        log_debug("tokens", "request=%s index=%zu n=%zu age_us=%" PRId64, rid_hex(slot->rid).text,
+                  event->index, event->n_tokens, clock_now_us() - had_us);
+    if (event->finish != BATCH_RUNNING)
         log_info("answered",
                  "request=%s prompt_tokens=%zu cached_tokens=%zu tokens=%zu elapsed_ms=%" PRId64,
                  rid_hex(slot->rid).text, slot->prompt_tokens, event->cached_tokens, slot->n_tokens,
                  (clock_now_us() - slot->begun_us) / 1000);
-    }
-    outbox_result_take(out, rid, slot->epoch, msg);
-    if (event->n_tokens) /* once they are on their way: a line of the log takes its time too */
-        log_debug("tokens", "request=%s index=%zu n=%zu age_us=%" PRId64, rid_hex(rid).text,
-                  event->index, event->n_tokens, clock_now_us() - begun_us);
-    buffer_clear(&packed);
-    heap_free(msg);
 }
 
 static void drop_overdue(struct infer *infer, struct outbox *out)
@@ -434,7 +440,7 @@ int infer_tick(void *self, struct outbox *out)
     if (batch_active(infer->batch) == 0)
         return -1;
     size_t n = batch_step(infer->batch, infer->events);
-    outbox_work(out);
+    int64_t had_us = clock_now_us();
     for (size_t i = 0; i < n; i++) {
         if (infer->slot[infer->events[i].slot].crashes && infer->events[i].index >= CRASH_AFTER)
             abort();
@@ -442,6 +448,10 @@ int infer_tick(void *self, struct outbox *out)
     }
     if (n > 0)
         pool_give_way(infer->pool, GIVE_WAY_US);
+    /* Once all are on their way: beats and lines of the log take their time too. */
+    outbox_work(out);
+    for (size_t i = 0; i < n; i++)
+        log_event(infer, &infer->events[i], had_us);
     return 0;
 }
 
