@@ -1,5 +1,6 @@
 /* OpenAI chat completions: server-sent events of chunks, or one object. */
 #include "engine/base/heap.h"
+#include "engine/text/json_text.h"
 #include "services/format/styles.h"
 #include <jansson.h>
 #include <stdio.h>
@@ -10,6 +11,7 @@ struct chat_state {
     int64_t created;
     char *model;
     bool stream, include_usage;
+    struct buffer opening; /* of every chunk, up to its delta; streams only */
     size_t n_calls;
     struct buffer content, reasoning; /* whole answers only */
     json_t *calls;                    /* whole answers only */
@@ -43,22 +45,36 @@ static json_t *frame(const struct chat_state *s, const char *object)
                      (json_int_t)s->created, "model", s->model);
 }
 
-/* One chunk; takes over delta and own, our part of it. finish and own may be NULL. */
-static void write_chunk(const struct chat_state *s, json_t *delta, const char *finish, json_t *own,
+static void make_opening(struct chat_state *s)
+{
+    write_json(frame(s, "chat.completion.chunk"), &s->opening);
+    s->opening.size--; /* the object goes on */
+    buffer_append_text(&s->opening, ",\"choices\":[{\"index\":0,\"delta\":");
+}
+
+/* A chunk is opened, its delta written, and closed: as text, since building it as an object would
+ * be most of the work for a token. */
+static void open_chunk(const struct chat_state *s, struct buffer *out)
+{
+    buffer_append_text(out, "data: ");
+    buffer_append(out, s->opening.data, s->opening.size);
+}
+
+/* Takes over own, our part of it. finish and own may be NULL. */
+static void close_chunk(const struct chat_state *s, const char *finish, json_t *own,
                         struct buffer *out)
 {
-    json_t *chunk = frame(s, "chat.completion.chunk");
-
-    (void)json_object_set_new(
-        chunk, "choices",
-        json_pack("[{s:i, s:o, s:s?}]", "index", 0, "delta", delta, "finish_reason", finish));
-    if (s->include_usage)
-        (void)json_object_set_new(chunk, "usage", json_null());
-    if (own)
-        (void)json_object_set_new(chunk, "millrace", own);
-    buffer_append_text(out, "data: ");
-    write_json(chunk, out);
-    buffer_append_text(out, "\n\n");
+    buffer_append_text(out, ",\"finish_reason\":");
+    if (finish)
+        json_text_quote(span_text(finish), out);
+    else
+        buffer_append_text(out, "null");
+    buffer_append_text(out, s->include_usage ? "}],\"usage\":null" : "}]");
+    if (own) {
+        buffer_append_text(out, ",\"millrace\":");
+        write_json(own, out);
+    }
+    buffer_append_text(out, "}\n\n");
 }
 
 static json_t *call_object(struct chat_state *s, const struct parse_event *event)
@@ -83,31 +99,31 @@ static void *chat_begin(const struct style_request *request, struct buffer *out)
     if (request->notes.size > 0)
         s->media = json_loadb((const char *)request->notes.data, request->notes.size,
                               JSON_REJECT_DUPLICATES, NULL);
-    if (s->stream)
-        write_chunk(s, json_pack("{s:s, s:s}", "role", "assistant", "content", ""), NULL,
-                    s->media ? json_pack("{s:O}", "media", s->media) : NULL, out);
+    if (!s->stream)
+        return s;
+    make_opening(s);
+    open_chunk(s, out);
+    buffer_append_text(out, "{\"role\":\"assistant\",\"content\":\"\"}");
+    close_chunk(s, NULL, s->media ? json_pack("{s:O}", "media", s->media) : NULL, out);
     return s;
 }
 
 static void stream_event(struct chat_state *s, const struct parse_event *event, struct buffer *out)
 {
-    json_t *delta = NULL;
-
-    switch (event->kind) {
-    case PARSE_CONTENT:
-        delta = json_pack("{s:o}", "content", json_text_of(event->text));
-        break;
-    case PARSE_REASONING:
-        delta = json_pack("{s:o}", "reasoning_content", json_text_of(event->text));
-        break;
-    case PARSE_CALL: {
+    open_chunk(s, out);
+    if (event->kind == PARSE_CALL) {
         json_t *call = call_object(s, event);
         (void)json_object_set_new(call, "index", json_integer((json_int_t)s->n_calls++));
-        delta = json_pack("{s:[o]}", "tool_calls", call);
-        break;
+        buffer_append_text(out, "{\"tool_calls\":[");
+        write_json(call, out);
+        buffer_append_text(out, "]}");
+    } else {
+        buffer_append_text(out, event->kind == PARSE_CONTENT ? "{\"content\":"
+                                                             : "{\"reasoning_content\":");
+        json_text_quote(event->text, out);
+        buffer_append_byte(out, '}');
     }
-    }
-    write_chunk(s, delta, NULL, NULL, out);
+    close_chunk(s, NULL, NULL, out);
 }
 
 static void chat_event(void *state, const struct parse_event *event, struct buffer *out)
@@ -152,7 +168,9 @@ static json_t *timings(const struct style_end *end)
 
 static void stream_end(const struct chat_state *s, const struct style_end *end, struct buffer *out)
 {
-    write_chunk(s, json_object(), end->finish, NULL, out);
+    open_chunk(s, out);
+    buffer_append_text(out, "{}");
+    close_chunk(s, end->finish, NULL, out);
     if (s->include_usage) {
         json_t *chunk = frame(s, "chat.completion.chunk");
         (void)json_object_set_new(chunk, "choices", json_array());
@@ -200,6 +218,7 @@ static void chat_free(void *state)
 {
     struct chat_state *s = state;
 
+    buffer_clear(&s->opening);
     buffer_clear(&s->content);
     buffer_clear(&s->reasoning);
     json_decref(s->calls);
