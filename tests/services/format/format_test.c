@@ -1,5 +1,6 @@
 /* The bytes of an answer: however tokens are grouped, wherever the stage was killed, the same. */
 #include "engine/base/heap.h"
+#include "engine/text/json_text.h"
 #include "engine/text/tokenizer.h"
 #include "engine/weights/weights.h"
 #include "services/format/format.h"
@@ -245,6 +246,20 @@ static void test_killed_at_every_index(void **state)
     forget(&a);
 }
 
+/* Each event of a stream but the last is an object. */
+static void assert_objects(const char *text)
+{
+    for (; strncmp(text, "data: [DONE]", 12) != 0; text = strstr(text, "\n\n") + 2) {
+        struct json_text object;
+        struct status st = {0};
+        struct span line = span_of(text + 6, (size_t)(strstr(text, "\n\n") - text) - 6);
+        assert_int_equal(strncmp(text, "data: ", 6), 0);
+        assert_true(json_text_init(&object, line, &st));
+        assert_non_null(json_text_get(object.root, "choices"));
+        json_text_clear(&object);
+    }
+}
+
 static void test_what_is_written(void **state)
 {
     (void)state;
@@ -265,6 +280,9 @@ static void test_what_is_written(void **state)
     text = (const char *)stream.data;
     assert_int_equal(strncmp(text, "data: {\"id\":\"chatcmpl-", 22), 0);
     assert_non_null(strstr(text, "\"delta\":{\"role\":\"assistant\",\"content\":\"\"}"));
+    assert_non_null(strstr(text, "\\\""));
+    assert_non_null(strstr(text, "\"finish_reason\":\"tool_calls\"}],\"usage\":null}"));
+    assert_objects(text);
     assert_string_equal(text + strlen(text) - 14, "data: [DONE]\n\n");
     buffer_clear(&stream);
     forget(&a);
