@@ -64,7 +64,9 @@ int listen_open(const char *at, char address[HTTP_ADDRESS_MAX], struct status *s
         return -1;
     int how = getaddrinfo(host, port, &wish, &found);
     if (how != 0) {
-        (void)status_fail(st, STATUS_INVALID, "address '%s': %s", at, gai_strerror(how));
+        (void)status_fail(st, STATUS_INVALID, "address '%s': %s", at,
+                          how == EAI_NONAME ? "numbers are wanted, like 127.0.0.1:8080"
+                                            : gai_strerror(how));
         return -1;
     }
     int fd = socket(found->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);

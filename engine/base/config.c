@@ -1,5 +1,6 @@
 #include "engine/base/config.h"
 #include "engine/base/bytes.h"
+#include <assert.h>
 #include <inttypes.h>
 #include <libgen.h>
 #include <stdio.h>
@@ -56,19 +57,54 @@ static bool read_path(const struct reader *r, const yaml_node_t *node, const cha
     return true;
 }
 
-static bool read_number(const yaml_node_t *node, const char *key, uint64_t min, uint64_t max,
-                        uint64_t *out, struct status *st)
-{
-    char wanted[96];
-    struct status ignored = {0};
-    const char *text = scalar(node);
-    uint64_t value;
+/* Those of the pipeline file; the flags of `millrace up` have the same names, with a hyphen. */
+static const struct number {
+    const char *key;
+    uint64_t min, max;
+} numbers[] = {
+    {"context", 16, 262144},
+    {"memory", 1 << 20, UINT64_C(1) << 40},
+    {"body", 1 << 10, 1 << 30},
+    {"replicas", 1, 64},
+    {"threads", 0, 256},
+    {"slots", 1, 64},
+    {"kv_bytes", 1 << 16, UINT64_C(1) << 40},
+    {"draft_tokens", 1, 8},
+    {"image_budget", 70, 1120},
+    {"video_frames", 1, 240},
+};
 
-    (void)snprintf(wanted, sizeof wanted, "a number from %" PRIu64 " to %" PRIu64, min, max);
-    if (!text || !config_size(text, &value, &ignored) || value < min || value > max)
-        return fail_at(st, node, key, wanted);
+/* Soft tokens of a picture double from step to step; nothing between is one. */
+static bool is_budget(uint64_t value)
+{
+    return value % 70 == 0 && (value / 70 & (value / 70 - 1)) == 0;
+}
+
+bool config_number(const char *key, const char *text, uint64_t *out, struct status *st)
+{
+    const struct number *n = numbers;
+    struct status ignored = {0};
+    uint64_t value = 0;
+
+    while (strcmp(n->key, key) != 0) {
+        n++;
+        assert(n < numbers + sizeof numbers / sizeof *numbers);
+    }
+    bool ok = text && config_size(text, &value, &ignored) && value >= n->min && value <= n->max;
+    bool budget = strcmp(key, "image_budget") == 0;
+    if (budget && !(ok && is_budget(value)))
+        return status_fail(st, STATUS_INVALID, "70, 140, 280, 560 or 1120 is wanted");
+    if (!ok)
+        return status_fail(st, STATUS_INVALID, "a number from %" PRIu64 " to %" PRIu64 " is wanted",
+                           n->min, n->max);
     *out = value;
     return true;
+}
+
+static bool read_number(const yaml_node_t *node, const char *key, uint64_t *out, struct status *st)
+{
+    return config_number(key, scalar(node), out, st) ||
+           status_wrap(st, "line %zu: %s", node->start_mark.line + 1, key);
 }
 
 static bool read_bool(const yaml_node_t *node, const char *key, bool *out, struct status *st)
@@ -156,7 +192,7 @@ static bool read_model(struct reader *r, struct config *config, void *target, co
     if (strcmp(key, "drafter") == 0)
         return read_path(r, value, key, config->drafter, st);
     if (strcmp(key, "context") == 0)
-        return read_number(value, key, 16, 262144, &config->context, st);
+        return read_number(value, key, &config->context, st);
     return unknown(value, "model", key, st);
 }
 
@@ -170,9 +206,9 @@ static bool read_gateway(struct reader *r, struct config *config, void *target, 
     if (strcmp(key, "bus") == 0)
         return read_text(value, key, config->bus, sizeof config->bus, st);
     if (strcmp(key, "memory") == 0)
-        return read_number(value, key, 1 << 20, UINT64_C(1) << 40, &config->memory_bytes, st);
+        return read_number(value, key, &config->memory_bytes, st);
     if (strcmp(key, "body") == 0)
-        return read_number(value, key, 1 << 10, UINT64_C(1) << 30, &config->body_bytes, st);
+        return read_number(value, key, &config->body_bytes, st);
     return unknown(value, "gateway", key, st);
 }
 
@@ -210,21 +246,21 @@ static bool read_stage(struct reader *r, struct config *config, void *target, co
     if (strcmp(key, "program") == 0)
         return read_path(r, value, key, stage->program, st);
     if (strcmp(key, "replicas") == 0)
-        return read_number(value, key, 1, 64, &stage->replicas, st);
+        return read_number(value, key, &stage->replicas, st);
     if (strcmp(key, "threads") == 0)
-        return read_number(value, key, 0, 256, &stage->threads, st);
+        return read_number(value, key, &stage->threads, st);
     if (strcmp(key, "slots") == 0)
-        return read_number(value, key, 1, 64, &stage->slots, st);
+        return read_number(value, key, &stage->slots, st);
     if (strcmp(key, "kv_bytes") == 0)
-        return read_number(value, key, 1 << 16, UINT64_C(1) << 40, &stage->kv_bytes, st);
+        return read_number(value, key, &stage->kv_bytes, st);
     if (strcmp(key, "kv_type") == 0)
         return read_text(value, key, stage->kv_type, sizeof stage->kv_type, st);
     if (strcmp(key, "draft_tokens") == 0)
-        return read_number(value, key, 1, 8, &stage->draft_tokens, st);
+        return read_number(value, key, &stage->draft_tokens, st);
     if (strcmp(key, "image_budget") == 0)
-        return read_number(value, key, 70, 1120, &stage->image_budget, st);
+        return read_number(value, key, &stage->image_budget, st);
     if (strcmp(key, "video_frames") == 0)
-        return read_number(value, key, 1, 240, &stage->video_frames, st);
+        return read_number(value, key, &stage->video_frames, st);
     if (strcmp(key, "video_fps") == 0)
         return config_fps(scalar(value), &stage->video_fps) ||
                fail_at(st, value, key, "a number from 0.01 to 30");
@@ -280,7 +316,6 @@ struct config_stage *config_stage(struct config *config, const char *name)
 void config_defaults(struct config *config)
 {
     *config = (struct config){
-        .context = 8192,
         .listen = "127.0.0.1:8080",
         .memory_bytes = UINT64_C(1) << 30,
         .body_bytes = UINT64_C(64) << 20,

@@ -38,11 +38,11 @@ struct config {
     char media[CONFIG_PATH_MAX];    /* its "mmproj" file; "": the checkpoint's, "none": none */
     char drafter[CONFIG_PATH_MAX];  /* its drafter; "" is none */
     char manifest[CONFIG_PATH_MAX]; /* hashes that all model files must have; "" is none */
-    uint64_t context;               /* tokens of a request, prompt and answer */
-    char listen[64];                /* address:port of the HTTP side */
-    char bus[CONFIG_PATH_MAX];      /* "": an ipc socket in a fresh 0700 directory */
-    uint64_t memory_bytes;          /* of the gateway, for requests */
-    uint64_t body_bytes;            /* largest request body */
+    uint64_t context; /* tokens of a request, prompt and answer; 0: 8192, or all the model has */
+    char listen[64];  /* address:port of the HTTP side */
+    char bus[CONFIG_PATH_MAX]; /* "": an ipc socket in a fresh 0700 directory */
+    uint64_t memory_bytes;     /* of the gateway, for requests */
+    uint64_t body_bytes;       /* largest request body */
     struct config_pipeline pipelines[CONFIG_PIPELINES_MAX];
     size_t n_pipelines;
     struct config_stage stages[CONFIG_STAGES_MAX];
@@ -64,6 +64,10 @@ struct config_stage *config_stage(struct config *config, const char *name);
 
 /* "4GiB", "512MiB", "64KiB" or a plain number to bytes. */
 MUST_CHECK bool config_size(const char *text, uint64_t *out, struct status *st);
+
+/* The number of that key of the pipeline file ("context", "slots", ...), when it is in its range;
+ * text may be NULL. The error says the range, not the key. */
+MUST_CHECK bool config_number(const char *key, const char *text, uint64_t *out, struct status *st);
 
 /* Frames a second of a video, 0.01 to 30; false when it is none. */
 MUST_CHECK bool config_fps(const char *text, double *out);

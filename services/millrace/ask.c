@@ -3,6 +3,7 @@
 #include "engine/base/heap.h"
 #include "services/millrace/client.h"
 #include "services/millrace/commands.h"
+#include <errno.h>
 #include <getopt.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -95,14 +96,16 @@ static bool add_tools(struct question *q, const char *path)
 static bool add_number(struct question *q, const char *key, const char *text, bool whole)
 {
     char *end;
-    double value = strtod(text, &end);
+    errno = 0;
+    json_t *value = whole ? json_integer(strtoll(text, &end, 10)) : json_real(strtod(text, &end));
 
-    if (end == text || *end) {
-        (void)fprintf(stderr, "ask: %s '%s': a number is wanted\n", key, text);
+    if (!value || end == text || *end || errno == ERANGE) {
+        (void)fprintf(stderr, "ask: %s '%s': a %snumber is wanted\n", key, text,
+                      whole ? "whole " : "");
+        json_decref(value);
         return false;
     }
-    (void)json_object_set_new(q->body, key,
-                              whole ? json_integer((json_int_t)value) : json_real(value));
+    (void)json_object_set_new(q->body, key, value);
     return true;
 }
 
@@ -262,8 +265,8 @@ static void show_error(const json_t *root)
     const char *message = json_string_value(json_object_get(error, "message"));
     const char *param = json_string_value(json_object_get(error, "param"));
 
-    (void)fprintf(stderr, "ask: %s%s%s%s\n", message ? message : "the line gave no reason",
-                  param ? " (" : "", param ? param : "", param ? ")" : "");
+    (void)fprintf(stderr, "ask: %s%s%s\n", param ? param : "", param ? ": " : "",
+                  message ? message : "the line gave no reason");
 }
 
 static bool take_line(void *context, struct span line)
@@ -294,6 +297,19 @@ static bool take_line(void *context, struct span line)
     return true;
 }
 
+/* Where the line listens; what people copy may end in / or in the path that clients of OpenAI's are
+ * given. */
+static void address(char *out, size_t size, const char *url)
+{
+    size_t n = strlen(url);
+
+    while (n > 0 && url[n - 1] == '/')
+        n--;
+    if (n > 3 && strncmp(url + n - 3, "/v1", 3) == 0)
+        n -= 3;
+    (void)snprintf(out, size, "%.*s/v1/chat/completions", (int)n, url);
+}
+
 static int ask(struct question *q)
 {
     struct answer a = {.terminal = isatty(STDOUT_FILENO) == 1};
@@ -302,7 +318,7 @@ static int ask(struct question *q)
     char url[512];
     long http = 0;
 
-    (void)snprintf(url, sizeof url, "%s/v1/chat/completions", q->url);
+    address(url, sizeof url, q->url);
     char *body = json_dumps(q->body, JSON_COMPACT);
     bool ok = client_post(url, span_text(body), take_line, &a, &http, &error_body, &st);
     free(body);
@@ -322,8 +338,11 @@ static int ask(struct question *q)
         if (!a.ended && !a.failed)
             (void)fprintf(stderr, "ask: the line closed the stream before its end\n");
     }
+    bool shown = fflush(stdout) == 0 && !ferror(stdout);
+    if (!shown)
+        (void)fprintf(stderr, "ask: the answer could not be written\n");
     buffer_clear(&error_body);
-    return ok && http == 200 && a.ended && !a.failed ? 0 : 1;
+    return ok && http == 200 && a.ended && !a.failed && shown ? 0 : 1;
 }
 
 int ask_main(int argc, char **argv)

@@ -144,7 +144,7 @@ static void check_plugins(struct doctor *d)
 static void check_port(struct doctor *d)
 {
     char host[64];
-    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICHOST};
     struct addrinfo *found = NULL;
 
     (void)snprintf(host, sizeof host, "%s", d->listen);
@@ -154,7 +154,10 @@ static void check_port(struct doctor *d)
         return;
     }
     *colon = 0;
-    int failed = getaddrinfo(host, colon + 1, &hints, &found);
+    bool bracketed = host[0] == '[' && colon > host + 1 && colon[-1] == ']';
+    if (bracketed)
+        colon[-1] = 0;
+    int failed = getaddrinfo(host + bracketed, colon + 1, &hints, &found);
     if (failed) {
         verdict(d, false, "port", "%s: %s", d->listen, gai_strerror(failed));
         return;
@@ -169,8 +172,9 @@ static void check_port(struct doctor *d)
     if (ok)
         verdict(d, true, "port", "%s is free", d->listen);
     else
-        verdict(d, false, "port", "%s: %s; another line may run there, or choose --listen",
-                d->listen, strerror(sys));
+        verdict(d, false, "port", "%s: %s%s", d->listen, strerror(sys),
+                sys == EACCES ? "; ports below 1024 are for root: choose another with --listen"
+                              : "; another line may run there, or choose --listen");
 }
 
 static void check_model(struct doctor *d)
@@ -218,6 +222,10 @@ int doctor_main(int argc, char **argv)
             d.media = optarg;
         if (option == 'l')
             d.listen = optarg;
+    }
+    if (optind < argc) {
+        (void)fprintf(stderr, "doctor: '%s' is no option\n\n%s", argv[optind], usage);
+        return 2;
     }
     check_cpu(&d);
     check_limits(&d);

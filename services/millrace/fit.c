@@ -77,7 +77,7 @@ static bool read_media(const char *model, const char *media, struct fit *fit, st
     struct projector *projector = NULL;
 
     if (!weights_open(&w, media, st))
-        return false;
+        return status_wrap(st, "media file");
     bool ok = projector_open(&projector, w, fit->width, st);
     if (ok && strcmp(model, media) != 0) /* else it is counted already */
         fit->media_bytes = weights_size_bytes(w);
@@ -97,6 +97,9 @@ bool fit_read(struct fit *out, const char *model, const char *media, uint64_t co
     bool ok = check_cpu(st) && kv_type_read(&kv, kv_type, false, st) && weights_open(&w, model, st);
     if (ok && !read_model(w, hp, &fit, st))
         ok = status_wrap(st, "model '%s'", model);
+    fit.wanted = context                             ? context
+                 : fit.context < FIT_CONTEXT_DEFAULT ? fit.context
+                                                     : FIT_CONTEXT_DEFAULT;
     if (ok && context > fit.context)
         ok = status_fail(st, STATUS_LIMIT,
                          "context %" PRIu64 ": the model was made for at most %" PRIu64, context,
@@ -104,7 +107,7 @@ bool fit_read(struct fit *out, const char *model, const char *media, uint64_t co
     if (ok)
         fit.media_inside = media_shape_read(&(struct media_shape){0}, w, &(struct status){0});
     if (ok)
-        fit.kv = kv_of(hp, context, kv);
+        fit.kv = kv_of(hp, fit.wanted, kv);
     if (ok && media[0])
         ok = read_media(model, media, &fit, st);
     if (ok)
@@ -119,7 +122,8 @@ bool fit_drafter(struct fit *fit, const char *model, const char *drafter, struct
     struct hparams *hp = heap_new(1, sizeof *hp);
     struct weights *w = NULL, *d = NULL;
     bool ok = !drafter[0] || (weights_open(&w, model, st) && hparams_read(hp, w, fit->arch, st) &&
-                              weights_open(&d, drafter, st) && drafter_check(d, hp, st));
+                              (weights_open(&d, drafter, st) || status_wrap(st, "drafter")) &&
+                              drafter_check(d, hp, st));
 
     fit->drafter_bytes = ok && drafter[0] ? weights_size_bytes(d) : 0;
     weights_close(d);

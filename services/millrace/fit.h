@@ -14,23 +14,26 @@ struct fit_kv {
 
 /* Scratch memory of all processes together, measured; and what the gateway may hold by default. */
 #define FIT_WORK_BYTES ((uint64_t)400 << 20)
+#define FIT_CONTEXT_DEFAULT 8192
 #define FIT_GATEWAY_BYTES ((uint64_t)1 << 30)
 
 /* What a decoder needs beside its file. */
 struct fit {
     char arch[32];
     uint64_t file_bytes;
-    uint64_t media_bytes;     /* 0: no media file, or the same as the model's */
-    bool media_inside;        /* the model's checkpoint has a media part too */
-    uint64_t drafter_bytes;   /* 0: no drafter */
-    uint64_t context;         /* positions the model was made for */
-    struct fit_kv kv;         /* keys and values of one request of the context asked for */
+    uint64_t media_bytes;   /* 0: no media file, or the same as the model's */
+    bool media_inside;      /* the model's checkpoint has a media part too */
+    uint64_t drafter_bytes; /* 0: no drafter */
+    uint64_t context;       /* positions the model was made for */
+    uint64_t wanted;  /* positions of a request: as asked for, else FIT_CONTEXT_DEFAULT at most */
+    struct fit_kv kv; /* keys and values of one such request */
     uint64_t available_bytes; /* memory this machine has free now, caches of files included */
     uint64_t width, layers;
 };
 
 /* Read model and media file (may be "") and check them against each other and against this machine:
- * instruction set, context. kv_type as kv_type_read has it. The error says what to do. */
+ * instruction set, context (0: the default). kv_type as kv_type_read has it. The error says what to
+ * do. */
 MUST_CHECK bool fit_read(struct fit *out, const char *model, const char *media, uint64_t context,
                          const char *kv_type, struct status *st);
 

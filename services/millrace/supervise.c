@@ -101,6 +101,7 @@ void supervise_add(struct supervise *s, const char *name, const char *seat, cons
 static _Noreturn void become(const struct supervise *s, const struct child *child, char **argv)
 {
     (void)sigprocmask(SIG_SETMASK, &s->before, NULL);
+    (void)signal(SIGPIPE, SIG_DFL);
     /* A supervisor that is killed takes its line with it: nobody else would restart or stop it. */
     (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
     (void)execv(argv[0], argv);

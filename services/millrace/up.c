@@ -11,7 +11,9 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <jansson.h>
 #include <libgen.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +22,7 @@
 
 #define TURN_MS 100
 #define SLOTS_DEFAULT 4
+#define WAIT_US 10000000 /* between two words about what is waited for */
 
 static const char usage[] =
     "usage: millrace up [PIPELINE.yaml] [OPTIONS]\n"
@@ -34,7 +37,8 @@ static const char usage[] =
     "  --manifest FILE      SHA-256 and name of every model file (inspect --hash): start only if "
     "they agree\n"
     "  --listen HOST:PORT   where HTTP is served (127.0.0.1:8080)\n"
-    "  --context N          tokens of one request, prompt and answer (8192)\n"
+    "  --context N          tokens of one request, prompt and answer (8192, or what the model "
+    "has)\n"
     "  --slots N            requests answered at once (4)\n"
     "  --threads N          threads that compute (one a core)\n"
     "  --image-budget N     soft tokens a picture: " MEDIA_BUDGETS " (280)\n"
@@ -59,7 +63,12 @@ struct up {
 
 static bool set_number(uint64_t *out, const char *flag, const char *text, struct status *st)
 {
-    return config_size(text, out, st) || status_wrap(st, "--%s", flag);
+    char key[32];
+
+    (void)snprintf(key, sizeof key, "%s", flag);
+    for (char *c = key; *c; c++)
+        *c = *c == '-' ? '_' : *c;
+    return config_number(key, text, out, st) || status_wrap(st, "--%s '%.40s'", flag, text);
 }
 
 static bool set_text(char *out, size_t size, const char *flag, const char *text, struct status *st)
@@ -181,6 +190,21 @@ static const char *kv_type(struct config *c)
     return infer->exact && !infer->kv_type[0] ? "f32" : infer->kv_type;
 }
 
+/* A port that is chosen freely could not be told to anybody; the colons of an IPv6 address would be
+ * taken for the port's. */
+static bool check_listen(const char *listen, struct status *st)
+{
+    const char *colon = strrchr(listen, ':');
+    uint64_t port;
+
+    if (colon && colon > listen && span_number(span_text(colon + 1), 1, 65535, &port) &&
+        (strchr(listen, ':') == colon || (listen[0] == '[' && colon[-1] == ']')))
+        return true;
+    return status_fail(st, STATUS_INVALID,
+                       "listen '%s': HOST:PORT is wanted, like 127.0.0.1:8080 or [::1]:8080",
+                       listen);
+}
+
 /* A checkpoint's folder holds its media part; a GGUF file never does. */
 static bool find_media(struct up *up, struct status *st)
 {
@@ -216,15 +240,22 @@ static bool make_plan(struct up *up, struct status *st)
 {
     struct config *c = &up->config;
 
-    if (!config_check(c, st) || !find_media(up, st) ||
+    if (!config_check(c, st) || !check_listen(c->listen, st) || !find_media(up, st) ||
         !fit_drafter(&up->fit, c->weights, c->drafter, st))
         return false;
+    c->context = up->fit.wanted;
     leave_ingest_out(c);
     struct config_stage *infer = config_stage(c, "infer");
     if (infer->slots == 0)
         infer->slots = SLOTS_DEFAULT;
     up->kv_bytes = infer->kv_bytes ? infer->kv_bytes : infer->slots * up->fit.kv.request;
     return fit_memory(&up->fit, up->kv_bytes, c->memory_bytes + FIT_WORK_BYTES, st);
+}
+
+/* Beyond this machine. */
+static bool is_open(const char *listen)
+{
+    return strncmp(listen, "127.", 4) != 0 && strncmp(listen, "[::1]:", 6) != 0;
 }
 
 static void print_plan(const struct up *up)
@@ -247,6 +278,9 @@ static void print_plan(const struct up *up)
             (void)printf("%s %s", k ? " >" : "", c->pipelines[i].steps[k]);
         (void)printf(" (context %" PRIu64 ")\n", c->context);
     }
+    if (is_open(c->listen))
+        (void)printf("note      whoever reaches %s may ask: there are no keys and no TLS here\n",
+                     c->listen);
     (void)fflush(stdout);
 }
 
@@ -410,15 +444,27 @@ static void add_children(struct up *up, struct supervise *s)
 
 /* ------------------------------------------------------------------ watching */
 
-static bool line_is_ready(const char *url)
+/* Else `why` says what is missing. */
+static bool line_is_ready(const char *url, struct status *why)
 {
     struct buffer body = {0};
-    struct status st = {0};
     long http = 0;
-    bool ok = client_get(url, &body, &http, &st);
+    const char *pipeline;
+    json_t *stage;
+    bool ok = client_get(url, &body, &http, why) && http == 200;
 
+    if (!ok && http) {
+        json_t *root = json_loadb((const char *)body.data, body.size, 0, NULL);
+        (void)status_fail(why, STATUS_UNAVAILABLE, "the gateway is stopping");
+        json_object_foreach(json_object_get(root, "missing"), pipeline, stage)
+        {
+            (void)status_fail(why, STATUS_UNAVAILABLE, "%s of pipeline %s is missing",
+                              json_string_value(stage), pipeline);
+        }
+        json_decref(root);
+    }
     buffer_clear(&body);
-    return ok && http == 200;
+    return ok;
 }
 
 static int watch(const struct up *up, struct supervise *s)
@@ -426,6 +472,7 @@ static int watch(const struct up *up, struct supervise *s)
     char url[128];
     bool ready = false;
     int64_t begun_us = clock_now_us();
+    int64_t told_us = begun_us;
 
     (void)snprintf(url, sizeof url, "http://%s/health/ready", up->config.listen);
     for (;;) {
@@ -438,7 +485,15 @@ static int watch(const struct up *up, struct supervise *s)
             (void)fprintf(stderr, "up: the line could not start; the lines above say why\n");
             return 1;
         }
-        if (!ready && line_is_ready(url)) {
+        struct status why = {0};
+        if (ready)
+            continue;
+        if (!line_is_ready(url, &why)) {
+            if (clock_now_us() - told_us < WAIT_US)
+                continue;
+            told_us = clock_now_us();
+            (void)fprintf(stderr, "millrace: not ready yet: %s\n", why.text);
+        } else {
             ready = true;
             (void)printf("ready     http://%s  after %.1f s; Ctrl-C stops\n", up->config.listen,
                          (double)(clock_now_us() - begun_us) / 1e6);
@@ -466,6 +521,7 @@ static int run(struct up *up)
     struct status st = {0};
     int exit_status = 1;
 
+    (void)signal(SIGPIPE, SIG_IGN); /* whoever read along and left does not end the line */
     if (!make_plan(up, &st) || !find_programs(up, &st) || !make_bus(up, &st) ||
         !supervise_new(&s, up->bus, &st)) {
         (void)fprintf(stderr, "up: %s\n", st.text);

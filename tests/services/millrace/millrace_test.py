@@ -10,6 +10,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 MILLRACE = os.path.join(os.environ.get('MILLRACE_BIN', os.path.join(ROOT, 'build', 'release', 'bin')), 'millrace')
 GOLDEN = os.path.join(ROOT, 'tests', 'golden')
+DEMO = os.path.join(ROOT, 'deploy', 'demo-model', 'model.gguf')
 DRAFTER = os.path.join(GOLDEN, 'models', 'nano-drafter-f32.gguf')
 TEXT = os.path.join(GOLDEN, 'text')
 ALL_GOLDEN = os.environ.get('MILLRACE_GOLDEN', os.path.join(os.path.dirname(ROOT), 'shared', 'golden'))
@@ -17,6 +18,7 @@ LINES = ['chat', 'detokenize', 'parse', 'tokenizer', 'tokenizer-special']
 sys.path.insert(0, os.path.join(ROOT, 'tests', 'line'))
 
 import tiny_model  # noqa: E402
+from line import free_port  # noqa: E402
 
 
 def run_apart(*arguments):
@@ -89,20 +91,45 @@ def test_up_refuses_in_words(tiny, tmp_path):
     model, media = tiny
     other = tmp_path / 'other'
     other.mkdir()
+    (tmp_path / 'much.yaml').write_text('stages: { infer: { kv_bytes: 1TiB } }\n')
     cases = [
         (['up'], 'no model'),
         (['up', '--model', '/nowhere.gguf'], 'not there'),
         (['up', '--model', media], 'this is a media file'),
         (['up', '--model', model, '--media', model], 'no media file'),
-        (['up', '--model', model, '--context', '1000000'], '8192'),
+        (['up', '--model', model, '--context', '100000'], '8192'),
+        # not said, the context is no more than the model has
+        (['up', '--model', DEMO, '--manifest', '/nowhere', '--listen', f'127.0.0.1:{free_port()}'], '(context 2048)'),
         (['up', '--model', model, '--drafter', media], "'clip' is no drafter"),
         (['up', '--model', model, '--drafter', DRAFTER], 'not a pair'),
-        (['up', '--model', model, '--slots', '60000000'], 'are free'),
+        (['up', '--model', model, str(tmp_path / 'much.yaml')], 'are free'),
+        (['up', '--model', model, '--media', '/nowhere.gguf'], 'media file: '),
+        (['up', '--model', model, '--drafter', '/nowhere.gguf'], 'drafter: '),
+        # what no stage that runs here would look at is refused as well, by the name that was typed
+        (['up', '--model', model, '--slots', '65'], "--slots '65': a number from 1 to 64"),
+        (['up', '--model', model, '--context', '-5'], "--context '-5': a number from 16"),
+        (['up', '--model', model, '--context', '0'], "--context '0'"),
+        (['up', '--model', model, '--body', '0'], "--body '0'"),
+        (['up', '--model', model, '--image-budget', '71'], "--image-budget '71': 70, 140"),
+        (['up', '--model', model, '--image-budget', '210'], "--image-budget '210': 70, 140"),
+        (['up', '--model', model, '--video-frames', '241'], "--video-frames '241'"),
+        (['up', '--model', model, '--draft-tokens', '9'], "--draft-tokens '9'"),
+        *[(['up', '--model', model, '--listen', at], f"listen '{at}': HOST:PORT is wanted")
+          for at in ('8080', '127.0.0.1:0', '::1:8080', ':8080', '127.0.0.1:65536', '127.0.0.1:x')],
         (['up', str(tmp_path / 'missing.yaml')], 'missing.yaml'),
     ]
     for arguments, words in cases:
         status, text = run(*arguments)
         assert status != 0 and words in text, (arguments, status, text)
+
+
+@pytest.mark.parametrize('options, words', [
+    (['--seed', '1.5'], "seed '1.5': a whole number"), (['--seed', '1e30'], 'seed'), (['--seed', '9' * 30], 'seed'),
+    (['--max-tokens', ''], 'max_tokens'), (['--temperature', 'hot'], "temperature 'hot': a number"), (['another'], 'one question'),
+])
+def test_ask_refuses(options, words):
+    status, text = run('ask', 'hello', *options)
+    assert status == 2 and words in text
 
 
 def test_inspect_shows_parts(tiny):
@@ -135,6 +162,7 @@ def test_inspect_does_the_arithmetic_of_memory(tiny):
 def test_doctor_names_what_is_wrong(tiny):
     status, text = run('doctor', '--model', tiny[1], '--listen', 'nonsense')
     assert status == 1 and 'WRONG' in text and 'HOST:PORT' in text
+    assert run('doctor', 'nonsense')[0] == 2
 
 
 # ---------------------------------------------------------------- conform
