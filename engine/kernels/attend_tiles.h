@@ -24,7 +24,7 @@
 #define TILE_ROWS ((size_t)4)
 #define WORDS (2 * LANES)
 #define CACHE_LINE 64
-#define STEPS ((size_t)16) /* many rows ask for more so often */
+#define STEPS ((size_t)4) /* many rows ask for more so often */
 /* Few rows wait for memory, which is fastest read, and fetched, in its own order: what is fetched
  * are the bytes FETCH_BYTES behind those in use. */
 #define FETCH_BYTES ((size_t)8192)
@@ -63,7 +63,7 @@ static inline void ahead_step(struct ahead *a)
 {
     size_t n = a->step < a->left ? a->step : a->left;
     for (size_t i = 0; i < n; i += CACHE_LINE)
-        __builtin_prefetch(a->at + i, 0, 2);
+        __builtin_prefetch(a->at + i, 0, 3);
     a->at += n;
     a->left -= n;
 }
