@@ -205,6 +205,7 @@ static bool read_call(struct reader *r, const json_t *value, struct turn_call *o
     static const struct reader_row function_rows[] = {
         ROW_TEXT(turn_call, name, 1, CHAT_NAME_BYTES_MAX),
         ROW_TEXT(turn_call, arguments, 0, BODY_RAW_BYTES_MAX),
+        {"parsed_arguments", read_nothing, 0, 0, 0}, /* as "parsed" of a message */
     };
     struct call call = {0};
 
@@ -278,7 +279,8 @@ static bool read_role(struct reader *r, struct span role, enum turn_role *out)
 static bool read_message(struct reader *r, const json_t *value, struct turn *turn,
                          struct chat_turns *out)
 {
-    /* The last four stand in answers, which clients send back as they got them. */
+    /* The last five stand in answers, which clients send back as they got them; "parsed" is added
+     * by OpenAI's own. */
     static const struct reader_row rows[] = {
         ROW_TEXT(message, role, 1, 32),
         {"content", keep_value, offsetof(struct message, content), 0, 0},
@@ -291,6 +293,7 @@ static bool read_message(struct reader *r, const json_t *value, struct turn *tur
         {"annotations", read_empty, 0, 0, 0},
         {"audio", read_nothing, 0, 0, 0},
         {"function_call", read_nothing, 0, 0, 0},
+        {"parsed", read_nothing, 0, 0, 0},
     };
     struct message message = {0};
 

@@ -206,7 +206,7 @@ static const struct {
     {MESSAGES("{\"role\":\"developer\",\"content\":\"Be brief.\"}," USER),
      "system[Be brief.] user[Hello]"},
     {MESSAGES("{\"role\":\"user\",\"content\":\"\"},{\"role\":\"assistant\",\"content\":null,"
-              "\"refusal\":null,\"annotations\":[],\"reasoning_content\":\"hm\"},"
+              "\"refusal\":null,\"parsed\":null,\"annotations\":[],\"reasoning_content\":\"hm\"},"
               "{\"role\":\"user\",\"content\":\"a\\u0001t0\\nb\",\"name\":\"x\"}"),
      "user[] assistant{hm} user[a\001t0\nb]"},
     {PART("{\"type\":\"text\",\"text\":\"what\"},{\"type\":\"image_url\",\"image_url\":{\"url\":"
@@ -231,7 +231,7 @@ static const struct {
          "a", "f") "]}," RESULT("a", "1") "," USER),
      "user[Hello] assistant[Let me look.](a f {}) tool[1]=a user[Hello]"},
     {MESSAGES("{\"role\":\"assistant\",\"tool_calls\":[{\"id\":\"a\",\"index\":0,\"function\":{"
-              "\"name\":\"f\",\"arguments\":\"\"}}]}"),
+              "\"name\":\"f\",\"arguments\":\"\",\"parsed_arguments\":null}}]}"),
      "assistant(a f {})"},
 };
 
