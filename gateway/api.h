@@ -16,9 +16,15 @@
 #define API_OUTPUT_BYTES (1U << 20)
 
 /* What the handlers see of the world. */
+/* What ingest makes of media where a request does not say. */
+struct api_media_usual {
+    size_t image_budget, video_frames;
+};
+
 struct api_context {
     const struct ledger_config *config;
     const struct ledger *ledger;
+    struct api_media_usual usual;
     int64_t created; /* unix seconds */
     uint64_t random; /* seed of a request that names none */
     bool draining;

@@ -86,7 +86,7 @@ static void expect_medium(const struct chat_params *p, const char *name, size_t 
     size_t sound_s = 0;
 
     if (strcmp(name, "image") == 0)
-        pictures = p->image_budget ? (size_t)p->image_budget : IMAGE_BUDGET_DEFAULT;
+        pictures = chat_image_budget(p);
     else if (strcmp(name, "audio") == 0)
         sound_s = API_AUDIO_SECONDS;
     else {

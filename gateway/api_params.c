@@ -8,9 +8,14 @@
 #define STOP_BYTES_MAX 128
 #define TOKENS_MAX 1048576
 
+size_t chat_image_budget(const struct chat_params *p)
+{
+    return p->image_budget ? (size_t)p->image_budget : p->usual.image_budget;
+}
+
 size_t chat_video_frames(const struct chat_params *p)
 {
-    return p->video_frames_max ? (size_t)p->video_frames_max : VIDEO_FRAMES_DEFAULT;
+    return p->video_frames_max ? (size_t)p->video_frames_max : p->usual.video_frames;
 }
 
 size_t chat_video_budget(const struct chat_params *p)
@@ -281,6 +286,7 @@ bool chat_params_read(struct reader *r, const json_t *root, struct chat_params *
                                 .video_fps = NAN,
                                 .video_sound_s = -1,
                                 .top_k = -1,
+                                .usual = r->context->usual,
                                 .seed = (int64_t)(r->context->random >> 11)};
     return reader_object(r, root, rows, sizeof rows / sizeof *rows, out) && settle(r, out);
 }

@@ -21,6 +21,7 @@ struct chat_params {
     struct span stops[CHAT_STOPS_MAX];
     size_t n_stops;
     struct span ignored;
+    struct api_media_usual usual;
 };
 
 /* Read the body's object: a closed schema, and what its fields say together. The spans point into
@@ -28,5 +29,6 @@ struct chat_params {
 MUST_CHECK bool chat_params_read(struct reader *r, const json_t *root, struct chat_params *out);
 
 /* As asked for, or what is usual. */
+size_t chat_image_budget(const struct chat_params *p);
 size_t chat_video_frames(const struct chat_params *p);
 size_t chat_video_budget(const struct chat_params *p);

@@ -1,6 +1,7 @@
 /* loop.h - the gateway's one loop: sockets and timers → events → ledger_step → actions. */
 #pragma once
 #include "engine/base/status.h"
+#include "gateway/api.h"
 #include "gateway/ledger.h"
 #include <stddef.h>
 
@@ -15,6 +16,7 @@ struct loop_options {
     const char *listen, *bus;
     size_t body_bytes_max;
     struct ledger_config ledger;
+    struct api_media_usual usual;
 };
 
 /* Serve until SIGTERM or SIGINT. False when it cannot begin. */

@@ -82,6 +82,7 @@ static struct api_context context_of(const struct loop *loop)
 {
     struct api_context context = {.config = &loop->options->ledger,
                                   .ledger = loop->ledger,
+                                  .usual = loop->options->usual,
                                   .created = (int64_t)time(NULL),
                                   .draining = loop->draining};
 

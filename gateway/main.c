@@ -4,6 +4,7 @@
 #include "engine/base/schedule.h"
 #include "gateway/loop.h"
 #include "proto/link.h"
+#include "proto/media.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,7 +19,9 @@ static const char usage[] =
     "                            (chat=ingest,encode,infer,format)\n"
     "  --memory BYTES            for all requests together (1073741824)\n"
     "  --body-bytes BYTES        of one request (67108864)\n"
-    "  --requests N              held at once (256)\n";
+    "  --requests N              held at once (256)\n"
+    "  --image-budget N, --video-frames N   as ingest has them: what a request that does not say\n"
+    "                            is expected to need (280, 60)\n";
 
 static bool read_count(const char *text, uint64_t low, uint64_t *out, struct status *st)
 {
@@ -72,6 +75,16 @@ static bool read_option(const char *name, const char *value, struct loop_options
     } else if (strcmp(name, "--requests") == 0) {
         ok = read_count(value, 1, &count, st);
         out->ledger.requests_max = (size_t)count;
+    } else if (strcmp(name, "--image-budget") == 0) {
+        ok = read_count(value, 1, &count, st) &&
+             (media_budget_known(count) ||
+              status_fail(st, STATUS_INVALID, "must be %s", MEDIA_BUDGETS));
+        out->usual.image_budget = (size_t)count;
+    } else if (strcmp(name, "--video-frames") == 0) {
+        ok = read_count(value, 1, &count, st) &&
+             (count <= VIDEO_FRAMES_MAX ||
+              status_fail(st, STATUS_INVALID, "at most %d", VIDEO_FRAMES_MAX));
+        out->usual.video_frames = (size_t)count;
     } else {
         return status_fail(st, STATUS_INVALID, "unknown option '%s'", name);
     }
@@ -107,6 +120,7 @@ int main(int argc, char **argv)
     options = (struct loop_options){.listen = "127.0.0.1:8080",
                                     .bus = bus,
                                     .body_bytes_max = BODY_BYTES_DEFAULT,
+                                    .usual = {IMAGE_BUDGET_DEFAULT, VIDEO_FRAMES_DEFAULT},
                                     .ledger = ledger_config_default()};
     if (read_options(argc, argv, &options, &st) && loop_run(&options, &st))
         return EXIT_SUCCESS;

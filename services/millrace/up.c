@@ -347,6 +347,15 @@ static void add_decimal(struct arguments *a, const char *name, double value)
     add(a, name, text);
 }
 
+/* Of a request that does not say; ingest does so, and the gateway reserves memory for it. */
+static void add_media_usual(struct arguments *a, const struct config_stage *ingest)
+{
+    if (ingest->image_budget)
+        add_number(a, "--image-budget", ingest->image_budget);
+    if (ingest->video_frames)
+        add_number(a, "--video-frames", ingest->video_frames);
+}
+
 static void add_gateway(struct up *up, struct supervise *s)
 {
     char program[CONFIG_PATH_MAX + 32];
@@ -360,6 +369,9 @@ static void add_gateway(struct up *up, struct supervise *s)
     add(&a, "--bus", up->bus);
     add_number(&a, "--memory", c->memory_bytes);
     add_number(&a, "--body-bytes", c->body_bytes);
+    for (size_t i = 0; i < c->n_stages; i++)
+        if (strcmp(c->stages[i].name, "ingest") == 0)
+            add_media_usual(&a, &c->stages[i]);
     for (size_t i = 0; i < c->n_pipelines; i++) {
         size_t at = (size_t)snprintf(lines[i], sizeof lines[i], "%s=", c->pipelines[i].name);
         for (size_t k = 0; k < c->pipelines[i].n_steps; k++)
@@ -387,10 +399,8 @@ static void add_stage_options(const struct up *up, const struct config_stage *st
         add(a, "--media", c->media);
     if ((infer || encode) && c->manifest[0])
         add(a, "--manifest", c->manifest);
-    if (ingest && stage->image_budget)
-        add_number(a, "--image-budget", stage->image_budget);
-    if (ingest && stage->video_frames)
-        add_number(a, "--video-frames", stage->video_frames);
+    if (ingest)
+        add_media_usual(a, stage);
     if (ingest && stage->video_fps > 0)
         add_decimal(a, "--video-fps", stage->video_fps);
     if (!infer)

@@ -23,11 +23,13 @@
 #define RESULT(id, text) "{\"role\":\"tool\",\"tool_call_id\":\"" id "\",\"content\":\"" text "\"}"
 
 static struct ledger_config config;
+static struct api_media_usual usual = {.image_budget = 280, .video_frames = 60};
 
 static bool read_request(const char *json, struct api_request *out, struct api_error *error)
 {
     struct body *body = body_new(api_chat_rules, API_CHAT_RULES, 1U << 20, 0);
-    struct api_context context = {.config = &config, .created = 1234, .random = 0x123456789ABCDEF0};
+    struct api_context context = {
+        .config = &config, .usual = usual, .created = 1234, .random = 0x123456789ABCDEF0};
     struct status st = {0};
 
     bool ok = body_push(body, span_text(json), &st) && body_finish(body, &st);
@@ -280,6 +282,33 @@ static void test_order_of_media(void **state)
     api_request_clear(&request);
 }
 
+static void test_what_media_need_where_a_request_does_not_say(void **state)
+{
+    static const char picture[] =
+        PART("{\"type\":\"image_url\",\"image_url\":{\"url\":\"" PNG "\"}}");
+    static const char large[] =
+        "{\"model\":\"chat\",\"messages\":[{\"role\":\"user\",\"content\":[" FILM
+        "]}],\"millrace\":{\"video_budget\":560}}";
+    const struct api_media_usual before = usual;
+    struct api_error error = {0};
+    struct api_request request;
+
+    (void)state;
+    struct api_request small = accepted(picture);
+    usual = (struct api_media_usual){.image_budget = 1120, .video_frames = 30};
+    request = accepted(picture);
+    assert_int_equal(request.work - small.work, 1120 - 280);
+    assert_true(request.reserve_bytes - small.reserve_bytes > (1120 - 280) * (size_t)1000);
+    api_request_clear(&request);
+    api_request_clear(&small);
+    request = accepted(large);
+    assert_true(request.work > (size_t)30 * 560);
+    api_request_clear(&request);
+    usual = before;
+    assert_false(read_request(large, &request, &error)); /* 60 such frames are too much */
+    assert_string_equal(error.param, "millrace.video_frames_max");
+}
+
 static int64_t int_of(const struct api_request *request, const char *key)
 {
     int64_t value = -99;
@@ -442,6 +471,7 @@ int main(void)
         cmocka_unit_test(test_refusals),
         cmocka_unit_test(test_turns),
         cmocka_unit_test(test_order_of_media),
+        cmocka_unit_test(test_what_media_need_where_a_request_does_not_say),
         cmocka_unit_test(test_defaults),
         cmocka_unit_test(test_what_clients_send),
         cmocka_unit_test(test_thinking_and_tools),
