@@ -420,7 +420,7 @@ static void on_library_log(void *context, const char *format, va_list args)
     (void)context;
     (void)vsnprintf(text, sizeof text, format, args);
     text[strcspn(text, "\n")] = 0;
-    log_debug("libmicrohttpd", "text=\"%s\"", text);
+    log_debug("libmicrohttpd", "text=%s", log_quoted(text).text);
 }
 
 static bool start_daemon(struct http *http, struct status *st)

@@ -32,8 +32,8 @@ static void send_message(struct loop *loop, uint32_t worker, struct msg *msg)
     if (!bus_send_take(loop->bus, worker, msg, &st)) {
         struct ledger_event event = {
             .kind = EVENT_SEND_FAILED, .worker = worker, .head = &loop->sent};
-        log_debug("send failed", "peer=%u kind=%s text=\"%s\"", worker,
-                  msg_kind_name(loop->sent.kind), st.text);
+        log_debug("send failed", "peer=%u kind=%s text=%s", worker, msg_kind_name(loop->sent.kind),
+                  log_quoted(st.text).text);
         ledger_step(loop->ledger, &event, clock_now_us(), &loop->actions);
     }
     msg_clear(msg);
@@ -53,7 +53,7 @@ static void act(struct loop *loop, size_t i)
         send_message(loop, action.worker, action.msg);
         break;
     case ACTION_RESTART:
-        log_warn("worker hangs", "seat=%s", action.msg->head.seat);
+        log_warn("worker hangs", "seat=%s", log_quoted(action.msg->head.seat).text);
         if (action.worker != UINT32_MAX) {
             send_message(loop, action.worker, action.msg);
             break;
@@ -101,7 +101,7 @@ void loop_step(struct loop *loop, const struct ledger_event *event)
  * else the peer is done with. */
 static void take_bad(struct loop *loop, struct msg *msg, uint32_t peer, const struct status *st)
 {
-    log_warn("bad message", "peer=%u text=\"%s\"", peer, st->text);
+    log_warn("bad message", "peer=%u text=%s", peer, log_quoted(st->text).text);
     if (peer == BUS_PEER_NONE)
         return;
     if (msg->head.kind != MSG_RESULT) {

@@ -124,6 +124,6 @@ int main(int argc, char **argv)
                                     .ledger = ledger_config_default()};
     if (read_options(argc, argv, &options, &st) && loop_run(&options, &st))
         return EXIT_SUCCESS;
-    log_error("cannot run", "code=%s text=\"%s\"", status_name(st.code), st.text);
+    log_error("cannot run", "code=%s text=%s", status_name(st.code), log_quoted(st.text).text);
     return st.code == STATUS_INVALID ? 2 : EXIT_FAILURE;
 }

@@ -31,6 +31,22 @@ static void make_printable(char *text)
             *text = '?';
 }
 
+struct log_quoted log_quoted(const char *text)
+{
+    struct log_quoted out;
+    size_t n = 0;
+
+    out.text[n++] = '"';
+    for (; *text && n + 4 <= sizeof out.text; text++) {
+        if (*text == '"' || *text == '\\')
+            out.text[n++] = '\\';
+        out.text[n++] = *text;
+    }
+    out.text[n++] = '"';
+    out.text[n] = 0;
+    return out;
+}
+
 void log_line(enum log_level level, const char *message, const char *format, ...)
 {
     char pairs[LINE_BYTES_MAX - 256];

@@ -306,7 +306,7 @@ static void take_answer(struct children_end *end, const struct child *child,
 
 static void start_failed(struct children *c, const char *why)
 {
-    log_error("decoder does not start", "why=\"%s\"", why);
+    log_error("decoder does not start", "why=%s", log_quoted(why).text);
     if (++c->failed_starts < BROKEN_AFTER)
         return;
     (void)status_fail(&c->broken, STATUS_UNAVAILABLE, "decoders do not start: %s", why);
@@ -364,7 +364,7 @@ static bool look_at_busy(struct children *c, struct child *child, struct childre
     else if (got != 1)
         (void)status_fail(&end->st, STATUS_INVALID, "the decoder ended on it (%s)", how);
     if (end->died)
-        log_warn("decoder killed or dead", "why=\"%s\"", end->st.text);
+        log_warn("decoder killed or dead", "why=%s", log_quoted(end->st.text).text);
     return true;
 }
 
@@ -381,7 +381,7 @@ bool children_poll(struct children *c, struct children_end *end)
             *child = (struct child){0};
     }
     if (!refill(c, &st))
-        log_error("decoder does not start", "why=\"%s\"", st.text);
+        log_error("decoder does not start", "why=%s", log_quoted(st.text).text);
     return false;
 }
 

@@ -69,7 +69,7 @@ void outbox_drop_jobs(struct outbox *box)
 
 void outbox_lose_gateway(struct outbox *box, const char *why)
 {
-    log_warn("gateway lost", "why=\"%s\" jobs=%u", why, box->n_held);
+    log_warn("gateway lost", "why=%s jobs=%u", log_quoted(why).text, box->n_held);
     outbox_drop_jobs(box);
     if (box->phase == PHASE_DRAINING)
         box->phase = PHASE_OVER;
@@ -85,7 +85,7 @@ static bool send_now(struct outbox *box, struct msg *msg)
     enum msg_kind kind = msg->head.kind;
     if (link_send_take(box->link, msg, &st))
         return true;
-    log_error("send failed", "kind=%s text=\"%s\"", msg_kind_name(kind), st.text);
+    log_error("send failed", "kind=%s text=%s", msg_kind_name(kind), log_quoted(st.text).text);
     return false;
 }
 
@@ -247,8 +247,8 @@ void outbox_post_failed(struct outbox *box, struct rid rid, uint32_t epoch, enum
     box->scratch = (struct msg){
         .head = {.kind = MSG_FAILED, .rid = rid, .epoch = epoch, .code = code, .fault = fault}};
     (void)snprintf(box->scratch.head.text, sizeof box->scratch.head.text, "%s", st->text);
-    log_warn("job failed", "request=%s epoch=%u fault=%s code=%s text=\"%s\"", rid_hex(rid).text,
-             epoch, names[fault], status_name(code), st->text);
+    log_warn("job failed", "request=%s epoch=%u fault=%s code=%s text=%s", rid_hex(rid).text, epoch,
+             names[fault], status_name(code), log_quoted(st->text).text);
     post(box, &box->scratch);
 }
 

@@ -116,7 +116,7 @@ static void on_refuse(struct outbox *box, const struct head *head)
             outbox_lose_gateway(box, head->text);
         return;
     }
-    log_error("refused", "code=%s text=\"%s\"", status_name(head->code), head->text);
+    log_error("refused", "code=%s text=%s", status_name(head->code), log_quoted(head->text).text);
     outbox_drop_jobs(box);
     box->exit_status = STAGE_EXIT_REFUSED;
     box->phase = PHASE_OVER;
@@ -126,7 +126,7 @@ static void on_bad(struct outbox *box, const struct head *head, const struct sta
 {
     struct held *job = outbox_find_epoch(box, head->rid, head->epoch);
 
-    log_warn("bad message", "text=\"%s\"", st->text);
+    log_warn("bad message", "text=%s", log_quoted(st->text).text);
     if (head->kind == MSG_JOB && box->phase == PHASE_WORK && !job) {
         outbox_post_failed(box, head->rid, head->epoch, FAULT_REQUEST, st);
         box->credit_owed++; /* the one that this job had */
@@ -317,7 +317,7 @@ int stage_main(const struct stage *stage, int argc, char **argv)
     if (box->settings.supervised)
         (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (!open_stage(box, &options, &st)) {
-        log_error("cannot start", "text=\"%s\"", st.text);
+        log_error("cannot start", "text=%s", log_quoted(st.text).text);
         box->exit_status = STAGE_EXIT_FAILED;
         goto out;
     }

@@ -4,6 +4,7 @@
 #include "engine/base/bytes.h"
 #include "engine/base/clock.h"
 #include "engine/base/heap.h"
+#include "engine/base/log.h"
 #include "engine/base/pages.h"
 #include "engine/base/pool.h"
 #include "engine/base/schedule.h"
@@ -39,6 +40,26 @@ static void test_status_keeps_the_outermost_first(void **state)
     assert_true(strlen(st.text) < sizeof st.text);
     assert_string_equal(status_name(STATUS_POISON), "poison");
     assert_string_equal(status_name((enum status_code)999), "unknown");
+}
+
+static void test_quotes_of_the_log_hold(void **state)
+{
+    char text[2000];
+
+    (void)state;
+    assert_string_equal(log_quoted("").text, "\"\"");
+    assert_string_equal(log_quoted("a b=c").text, "\"a b=c\"");
+    assert_string_equal(log_quoted("a\" b=\\").text, "\"a\\\" b=\\\\\"");
+    memset(text, '"', sizeof text);
+    for (size_t n = 0; n < sizeof text; n++) {
+        text[n] = 0;
+        struct log_quoted quoted = log_quoted(text);
+        size_t size = strlen(quoted.text);
+        assert_true(size == 2 * n + 2 || (size < sizeof quoted.text && size >= 500));
+        assert_int_equal(size % 2, 0);
+        assert_int_equal(quoted.text[size - 1], '"');
+        text[n] = '"';
+    }
 }
 
 static void allocate_under_guard(void)
@@ -327,6 +348,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_status_keeps_the_outermost_first),
+        cmocka_unit_test(test_quotes_of_the_log_hold),
         cmocka_unit_test(test_heap_guard_and_overflow_abort),
         cmocka_unit_test(test_arena_is_bounded_and_aligned),
         cmocka_unit_test(test_buffer_grows),
