@@ -4,6 +4,7 @@
 #include <jansson.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static const struct api_route routes[] = {
@@ -13,6 +14,7 @@ static const struct api_route routes[] = {
      .n_rules = API_CHAT_RULES,
      .request = api_chat_request},
     {.method = "GET", .path = "/v1/models", .answer = api_models_answer},
+    {.method = "GET", .path = "/v1/models/", .answer = api_model_answer},
     {.method = "GET", .path = "/health/live", .answer = api_live_answer},
     {.method = "GET", .path = "/health/ready", .answer = api_ready_answer},
 };
@@ -54,6 +56,15 @@ bool api_refuse(struct api_error *error, enum status_code code, const char *para
     return false;
 }
 
+bool api_refuse_model(struct api_error *error, struct span name)
+{
+    size_t n = utf8_valid_prefix(name.data, name.size < 64 ? name.size : 64);
+
+    return api_refuse(error, STATUS_NOT_FOUND, "model",
+                      "there is no model '%.*s'; GET /v1/models lists them", (int)n,
+                      (const char *)name.data);
+}
+
 /* "messages[2].content: why" names the parameter. */
 static size_t path_length(const char *text)
 {
@@ -64,14 +75,37 @@ static size_t path_length(const char *text)
     return strncmp(text, "messages[", 9) == 0 || strncmp(text, "tools", 5) == 0 ? n : 0;
 }
 
+/* The path of the medium that "image 2: why" means, or "". */
+static const char *medium_path(const struct api_media *media, const char *text)
+{
+    size_t n = strcspn(text, " :");
+    size_t number = 1;
+
+    if (text[n] == ' ' && text[n + 1] >= '1' && text[n + 1] <= '9') {
+        char *end;
+        number = strtoul(text + n + 1, &end, 10);
+        if (*end != ':')
+            return "";
+    } else if (text[n] != ':')
+        return "";
+    for (size_t i = 0; i < media->n; i++) {
+        const char *kind = media->items[i].kind;
+        if (strlen(kind) == n && strncmp(kind, text, n) == 0 && --number == 0)
+            return media->items[i].path;
+    }
+    return "";
+}
+
 void api_error_from_end(struct api_error *error, enum status_code code, const char *text,
-                        int64_t retry_after_s)
+                        int64_t retry_after_s, const struct api_media *media)
 {
     size_t n = path_length(text);
 
-    (void)api_refuse(error, code, "", "%s", n ? text + n + 2 : text);
-    memcpy(error->param, text, n);
-    error->param[n] = 0;
+    (void)api_refuse(error, code, medium_path(media, text), "%s", n ? text + n + 2 : text);
+    if (n) {
+        memcpy(error->param, text, n);
+        error->param[n] = 0;
+    }
     error->medium = code == STATUS_UNSUPPORTED;
     error->retry_after_s = retry_after_s;
 }
@@ -119,18 +153,27 @@ void api_request_clear(struct api_request *request)
     *request = (struct api_request){0};
 }
 
+static bool path_fits(const char *row, const char *path)
+{
+    size_t n = strlen(row);
+
+    return row[n - 1] == '/' ? strncmp(row, path, n) == 0 && path[n] : strcmp(row, path) == 0;
+}
+
 const struct api_route *api_find(const char *method, const char *path, struct api_error *error,
                                  const char **out_allow)
 {
     const char *allow = NULL;
 
     *out_allow = NULL;
+    if (strcmp(method, "HEAD") == 0)
+        method = "GET";
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++) {
-        if (strcmp(routes[i].path, path) != 0)
+        if (!path_fits(routes[i].path, path))
             continue;
         if (strcmp(routes[i].method, method) == 0)
             return &routes[i];
-        allow = routes[i].method;
+        allow = strcmp(routes[i].method, "GET") == 0 ? "GET, HEAD" : routes[i].method;
     }
     *out_allow = allow;
     if (!allow)

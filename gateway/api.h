@@ -42,10 +42,20 @@ struct api_error {
 /* Always returns false. */
 bool api_refuse(struct api_error *error, enum status_code code, const char *param,
                 const char *format, ...) PRINTF_LIKE(4, 5);
-/* From an ACTION_END: text is the stage's or the ledger's. A text that begins with a path names
- * the parameter. */
+/* The same for a name that no model has. */
+bool api_refuse_model(struct api_error *error, struct span name);
+/* The media of a request, in the order of their blobs. */
+struct api_media {
+    size_t n;
+    struct {
+        const char *kind; /* name of the blob: "image" */
+        char path[BODY_PATH_MAX];
+    } items[BODY_MEDIA_MAX];
+};
+/* From an ACTION_END: text is the stage's or the ledger's. A text that begins with a path, or with
+ * a medium ("image 2: why", "image: why" of an only one), names the parameter. */
 void api_error_from_end(struct api_error *error, enum status_code code, const char *text,
-                        int64_t retry_after_s);
+                        int64_t retry_after_s, const struct api_media *media);
 unsigned api_http(const struct api_error *error);
 /* Appends {"error":{"message","type","param","code"}}. */
 void api_error_json(const struct api_error *error, struct buffer *out);
@@ -57,20 +67,23 @@ struct api_request {
     bool stream;
     uint64_t reserve_bytes, work, input_hash;
     uint32_t tokens_max;
+    struct api_media media;
 };
 void api_request_clear(struct api_request *request);
 
 /* One row of the table: a GET is answered at once, a POST has a body that becomes a request. */
 struct api_route {
-    const char *method, *path;
-    /* Appends the body of the answer; returns the HTTP status. */
-    unsigned (*answer)(const struct api_context *context, struct buffer *out);
+    const char *method;
+    const char *path; /* one that ends in '/' stands for all addresses below it */
+    /* Appends the body of the answer; returns the HTTP status. rest: of the address, after path. */
+    unsigned (*answer)(const struct api_context *context, const char *rest, struct buffer *out);
     const struct body_rule *rules;
     size_t n_rules;
     bool (*request)(const struct api_context *context, const struct body *body,
                     struct api_request *out, struct api_error *error);
 };
-/* NULL: error is filled in; *out_allow then is the value of the Allow header of a 405, or NULL. */
+/* HEAD is a GET of which the library sends no body. NULL: error is filled in; *out_allow then is
+ * the value of the Allow header of a 405, or NULL. */
 const struct api_route *api_find(const char *method, const char *path, struct api_error *error,
                                  const char **out_allow);
 
@@ -79,6 +92,7 @@ const struct api_route *api_find(const char *method, const char *path, struct ap
 extern const struct body_rule api_chat_rules[API_CHAT_RULES];
 bool api_chat_request(const struct api_context *context, const struct body *body,
                       struct api_request *out, struct api_error *error);
-unsigned api_models_answer(const struct api_context *context, struct buffer *out);
-unsigned api_live_answer(const struct api_context *context, struct buffer *out);
-unsigned api_ready_answer(const struct api_context *context, struct buffer *out);
+unsigned api_models_answer(const struct api_context *context, const char *rest, struct buffer *out);
+unsigned api_model_answer(const struct api_context *context, const char *rest, struct buffer *out);
+unsigned api_live_answer(const struct api_context *context, const char *rest, struct buffer *out);
+unsigned api_ready_answer(const struct api_context *context, const char *rest, struct buffer *out);

@@ -35,10 +35,7 @@ static bool find_pipeline(struct reader *r, const struct chat_params *params, ui
         reader_leave(r, mark);
         return true;
     }
-    size_t n = params->model.size < 64 ? params->model.size : 64;
-    n = utf8_valid_prefix(params->model.data, n);
-    return reader_refuse(r, STATUS_NOT_FOUND, "there is no model '%.*s'; GET /v1/models lists them",
-                         (int)n, (const char *)params->model.data);
+    return api_refuse_model(r->error, params->model);
 }
 
 static void pack_fields(const struct api_context *context, const struct chat_params *p,
@@ -144,7 +141,10 @@ static void make_message(const struct api_context *context, const struct chat_pa
     for (size_t i = 0; i < n_media; i++) {
         const struct body_medium *medium = body_medium(body, media[i]);
         add_blob(msg, medium->name, BLOB_U8, blob_keep(medium->blob));
+        out->media.items[i].kind = medium->name;
+        memcpy(out->media.items[i].path, medium->path, sizeof medium->path);
     }
+    out->media.n = n_media;
     out->msg = msg;
     out->stream = params->stream;
     out->input_hash = body_hash(body);

@@ -13,18 +13,20 @@ static unsigned write_out(unsigned http, json_t *root, struct buffer *out)
     return http;
 }
 
-unsigned api_live_answer(const struct api_context *context, struct buffer *out)
+unsigned api_live_answer(const struct api_context *context, const char *rest, struct buffer *out)
 {
     (void)context;
+    (void)rest;
     return write_out(200, json_pack("{s:s}", "status", "live"), out);
 }
 
 /* 503 while a pipeline lacks a worker of one of its stages: `missing` names pipeline and stage. */
-unsigned api_ready_answer(const struct api_context *context, struct buffer *out)
+unsigned api_ready_answer(const struct api_context *context, const char *rest, struct buffer *out)
 {
     json_t *missing = json_object();
     const char *stage;
 
+    (void)rest;
     for (uint32_t i = 0; i < context->config->n_pipelines; i++)
         if (!ledger_ready(context->ledger, i, &stage))
             (void)json_object_set_new(missing, context->config->pipelines[i].name,

@@ -64,12 +64,12 @@ const struct body_rule *body_rule(const struct body *body)
     return NULL;
 }
 
-void body_path(const struct body *body, char out[BODY_PATH_MAX])
+void body_value_path(const struct body *body, char out[BODY_PATH_MAX])
 {
     size_t used = 0;
 
     out[0] = 0;
-    for (size_t i = 0; body->at_value && i < body->depth && used < BODY_PATH_MAX; i++) {
+    for (size_t i = 0; i < body->depth && used < BODY_PATH_MAX; i++) {
         const struct level *level = &body->levels[i];
         if (!level->is_array && !level->key[0])
             break;
@@ -78,6 +78,13 @@ void body_path(const struct body *body, char out[BODY_PATH_MAX])
                     : snprintf(out + used, BODY_PATH_MAX - used, "%s%s", i ? "." : "", level->key);
         used += n > 0 ? (size_t)n : 0;
     }
+}
+
+void body_path(const struct body *body, char out[BODY_PATH_MAX])
+{
+    out[0] = 0;
+    if (body->at_value)
+        body_value_path(body, out);
 }
 
 /* A failure that concerns the value at hand. */

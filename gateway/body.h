@@ -59,7 +59,8 @@ struct span body_raw(const struct body *body);
 struct body_medium {
     const char *name; /* of its rule */
     struct blob *blob;
-    char type[48]; /* as a data: URL declares it, a hint; may be empty */
+    char type[48];            /* as a data: URL declares it, a hint; may be empty */
+    char path[BODY_PATH_MAX]; /* of its value, as body_path says it */
 };
 /* What a string value of the skeleton stands for. */
 enum body_value { BODY_IS_TEXT, BODY_IS_MEDIUM, BODY_IS_RAW };

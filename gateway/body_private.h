@@ -90,6 +90,7 @@ bool body_value_fail(struct body *body, struct status *st, enum status_code code
                      const char *format, ...) PRINTF_LIKE(4, 5); /* the value at hand is wrong */
 MUST_CHECK bool skeleton_add(struct body *body, const void *data, size_t size, struct status *st);
 MUST_CHECK bool skeleton_reference(struct body *body, char letter, size_t i, struct status *st);
+void body_value_path(const struct body *body, char out[BODY_PATH_MAX]); /* of the value at hand */
 const struct body_rule *body_rule(const struct body *body); /* of the value at hand, or NULL */
 
 /* body_string.c: characters of the open string, escapes undone; and its end. */

@@ -154,6 +154,7 @@ static bool end_medium(struct body *body, struct status *st)
     uint8_t *data = heap_resize(bytes->data, bytes->size, 1);
     struct body_medium *medium = &body->media[body->n_media];
     medium->name = body->medium_name;
+    body_value_path(body, medium->path);
     medium->blob = release_blob_take(data, bytes->size);
     *bytes = (struct buffer){0};
     return skeleton_reference(body, 'm', body->n_media++, st);

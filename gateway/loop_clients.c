@@ -5,6 +5,8 @@
 #include "gateway/loop_private.h"
 #include <assert.h>
 #include <poll.h>
+#include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 struct client *client_find(struct loop *loop, struct rid rid)
@@ -61,9 +63,9 @@ void client_give_error(struct loop *loop, struct client *client, const struct le
     struct api_error error;
     struct buffer event = {0};
 
-    api_error_from_end(&error, action->code, action->text, action->retry_after_s);
-    log_info("request failed", "request=%s code=%s text=\"%s\"", rid_hex(client->rid).text,
-             status_name(action->code), action->text);
+    api_error_from_end(&error, action->code, action->text, action->retry_after_s, &client->media);
+    log_info("request failed", "request=%s code=%s text=%s", rid_hex(client->rid).text,
+             status_name(action->code), log_quoted(action->text).text);
     if (!client->begun) {
         refuse(loop, client, &error, NULL);
         return;
@@ -187,6 +189,7 @@ static void submit(struct loop *loop, struct client *client, struct api_request 
 
     loop_random(&event.rid, sizeof event.rid);
     client->rid = event.rid;
+    client->media = request->media;
     client->stream = request->stream;
     client->submitted = true;
     log_debug("request", "request=%s blobs=%zu reserve_bytes=%llu", rid_hex(event.rid).text,
@@ -206,7 +209,8 @@ static void on_whole(void *context, struct exchange *x)
     if (client->route->answer) {
         struct buffer out = {0};
         struct http_answer answer = {.type = "application/json"};
-        answer.http = client->route->answer(&api, &out);
+        answer.http =
+            client->route->answer(&api, exchange_path(x) + strlen(client->route->path), &out);
         client->http = answer.http;
         exchange_answer(x, &answer, buffer_span(&out), 0);
         buffer_clear(&out);
@@ -241,10 +245,13 @@ static void on_done(void *context, struct exchange *x)
 {
     struct loop *loop = context;
     struct client *client = exchange_owner(x);
+    char path[101];
     size_t i = 0;
 
-    log_info("exchange", "method=%.16s path=%.100s http=%u elapsed_ms=%.1f", exchange_method(x),
-             exchange_path(x), client->http, (double)(clock_now_us() - client->began_us) / 1000);
+    (void)snprintf(path, sizeof path, "%s", exchange_path(x));
+    log_info("exchange", "method=%.16s path=%s http=%u elapsed_ms=%.1f", exchange_method(x),
+             log_quoted(path).text, client->http,
+             (double)(clock_now_us() - client->began_us) / 1000);
     while (loop->clients[i] != client)
         i++;
     loop->clients[i] = loop->clients[--loop->n_clients];

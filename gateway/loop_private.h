@@ -15,6 +15,7 @@ struct client {
     size_t body_bytes;
     int64_t began_us;
     struct rid rid;
+    struct api_media media;
     bool submitted; /* the ledger has it */
     bool stream, begun;
     unsigned http; /* status of the answer, 0: none yet */

@@ -269,6 +269,9 @@ static void test_order_of_media(void **state)
         "\"}}]}," CALLS(CALL("a", "f") "," CALL("b", "g")) "," PICTURE_RESULT(
             "b", "Mg==") "," PICTURE_RESULT("a", "MQ=="));
     static const char *const names[] = {"turns", "audio", "image", "image"};
+    static const char *const paths[] = {"messages[0].content[0].input_audio.data",
+                                        "messages[3].content[0].image_url.url",
+                                        "messages[2].content[0].image_url.url"};
 
     struct api_request request = accepted(json);
     assert_int_equal(request.msg->head.n_blobs, 4);
@@ -277,6 +280,11 @@ static void test_order_of_media(void **state)
     for (size_t i = 1; i < 4; i++) {
         assert_int_equal(blob_size(request.msg->blobs[i]), 1);
         assert_int_equal(*blob_data(request.msg->blobs[i]), '0' + i - 1);
+    }
+    assert_int_equal(request.media.n, 3);
+    for (size_t i = 0; i < 3; i++) {
+        assert_string_equal(request.media.items[i].kind, names[1 + i]);
+        assert_string_equal(request.media.items[i].path, paths[i]);
     }
     assert_true(request.reserve_bytes > 3000000 && request.work > 280 * 2 + 750);
     api_request_clear(&request);
@@ -431,6 +439,19 @@ static void test_errors(void **state)
          "\"code\":\"context_length_exceeded\""},
         {STATUS_INVALID, 400, "messages[1].content: no", "\"param\":\"messages[1].content\""},
         {STATUS_INVALID, 400, "messages are: bad", "\"param\":null"},
+        {STATUS_CORRUPT, 400, "audio: cut off",
+         "\"message\":\"audio: cut off\",\"type\":\"invalid_request_error\",\"param\":\"m[1]\""},
+        {STATUS_UNSUPPORTED, 415, "image 2: a: b", "\"param\":\"m[2]\""},
+        {STATUS_INVALID, 400, "image 1: no", "\"param\":\"m[0]\""},
+        {STATUS_INVALID, 400, "image 3: no", "\"param\":null"},
+        {STATUS_INVALID, 400, "image 18446744073709551617: no", "\"param\":null"},
+        {STATUS_INVALID, 400, "image 0: no", "\"param\":null"},
+        {STATUS_INVALID, 400, "image 2 no", "\"param\":null"},
+        {STATUS_INVALID, 400, "im: no", "\"param\":null"},
+        {STATUS_INVALID, 400, "images: no", "\"param\":null"},
+        {STATUS_INVALID, 400, "video: no", "\"param\":null"},
+        {STATUS_INVALID, 400, ": no", "\"param\":null"},
+        {STATUS_INVALID, 400, "", "\"param\":null"},
         {STATUS_UNSUPPORTED, 415, "x", "\"type\":\"invalid_request_error\""},
         {STATUS_TOO_LARGE, 413, "x", "request_too_large"},
         {STATUS_BUSY, 429, "x", "rate_limit_exceeded"},
@@ -442,10 +463,13 @@ static void test_errors(void **state)
         {(enum status_code)99, 500, "x", "internal_error"},
     };
 
+    static const struct api_media media = {
+        3, {{"image", "m[0]"}, {"audio", "m[1]"}, {"image", "m[2]"}}};
+
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct api_error error;
         struct buffer json = {0};
-        api_error_from_end(&error, cases[i].code, cases[i].text, 0);
+        api_error_from_end(&error, cases[i].code, cases[i].text, 0, &media);
         assert_int_equal(api_http(&error), cases[i].http);
         api_error_json(&error, &json);
         buffer_append_byte(&json, 0);

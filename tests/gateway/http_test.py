@@ -128,10 +128,34 @@ def test_addresses(line):
     answer, _ = request(line, "GET", PATH)
     assert answer.status == 405 and answer.getheader("Allow") == "POST"
     answer, _ = request(line, "POST", "/v1/models", b"x" * 100000)
-    assert answer.status == 405 and answer.getheader("Allow") == "GET"
+    assert answer.status == 405 and answer.getheader("Allow") == "GET, HEAD"
     answer, text = request(line, "GET", "/v1/models")
     assert [m["id"] for m in json.loads(text)["data"]] == ["chat"]
+    assert json.loads(request(line, "GET", "/v1/models/chat")[1]) == json.loads(text)["data"][0]
+    for name in ("gpt-4", "chat/", "Chat", "%ff%00"):
+        answer, text = request(line, "GET", "/v1/models/" + name)
+        error = json.loads(text)["error"]
+        assert (answer.status, error["code"], error["param"]) == (404, "model_not_found", "model")
+    assert json.loads(request(line, "GET", "/v1/models/")[1])["error"]["code"] == "not_found"
+    assert request(line, "DELETE", "/v1/models/chat")[0].status == 405
     assert request(line, "GET", "/health/live")[0].status == 200
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/v1/models", "/v1/models/chat", "/v1/models/gpt-4", "/nowhere", PATH])
+def test_head_is_get_without_a_body(line, path):
+    get, text = request(line, "GET", path)
+    head, nothing = request(line, "HEAD", path)
+    assert (head.status, nothing) == (get.status, b"")
+    assert head.getheader("Content-Length") == str(len(text))
+
+
+def test_the_log_keeps_what_a_client_says_in_quotes(line):
+    request(line, "GET", '/forged%20http=200%20x="y%20z=%5c"')
+    end = time.monotonic() + 10
+    while '/forged' not in line.log_text():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert r'path="/forged http=200 x=\"y z=\\\"" http=404' in line.log_text()
 
 
 def test_body_over_the_limit(line):

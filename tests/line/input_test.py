@@ -92,6 +92,16 @@ def test_audio_of_more_than_30_seconds(line):
     refused(line.chat([sound_part(media.wav(31, 8000)), TEXT]), 400, '30')
 
 
+def test_a_refused_medium_is_named(line):
+    good, bad = sound_part(media.wav(0.1)), sound_part(b'this is a text, not a sound')
+    answer = line.chat([TEXT, good, bad])
+    refused(answer, 415, 'audio 2: ')
+    assert answer.error['param'] == 'messages[0].content[2].input_audio.data'
+    answer = line.chat([bad, picture_part(media.png(8, 8))])
+    refused(answer, 415, 'audio: ')
+    assert answer.error['param'] == 'messages[0].content[0].input_audio.data'
+
+
 def test_a_prompt_beyond_the_context(line):
     answer = line.chat('word ' * 9000)
     refused(answer, 400, '8192', 'context_length_exceeded')
