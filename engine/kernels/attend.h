@@ -48,6 +48,12 @@ static inline size_t attend_value_place(enum dtype type, size_t head_dim, size_t
            (type == DTYPE_I8 ? (at / 2 * width + i - strip) * 2 + at % 2 : at * width + i - strip);
 }
 
+/* Where a token's keys and values are put: a page of each, and the key's number in it. */
+struct attend_place {
+    void *keys, *values;
+    size_t at;
+};
+
 /* One query token and what it may see: keys at positions [first, end), never empty. */
 struct attend_query {
     const float *q; /* [heads][head_dim] */

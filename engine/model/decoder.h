@@ -138,6 +138,7 @@ struct forward {
     struct model_input *inputs;   /* [rows_max] */
     int32_t *positions;           /* [rows_max] */
     struct attend_query *queries; /* [rows_max] */
+    struct attend_place *places;  /* [rows_max] */
     struct attend_part seen;      /* [heads] rows: of a row whose keys take many tiles */
     size_t *block_end; /* [rows_max] end of the positions a slot sees within its picture; or 0 */
 

@@ -115,6 +115,7 @@ struct forward *forward_new(struct model *m, size_t rows_max)
     f->inputs = heap_array(struct model_input, rows_max);
     f->positions = heap_array(int32_t, rows_max);
     f->queries = heap_array(struct attend_query, rows_max);
+    f->places = heap_array(struct attend_place, rows_max);
     f->block_end = heap_array(size_t, rows_max);
     arena_init(&f->arena, (rows_max * row + seen + (size_t)16 * ARENA_ALIGN) * sizeof(float));
     f->act = activations_new(rows_max, s.width);
@@ -137,6 +138,7 @@ void forward_free(struct forward *f)
     heap_free(f->inputs);
     heap_free(f->positions);
     heap_free(f->queries);
+    heap_free(f->places);
     heap_free(f->block_end);
     heap_free(f);
 }

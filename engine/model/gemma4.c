@@ -111,8 +111,9 @@ static bool append(struct forward *f)
     forward_note(f, "k", f->k, f->n, kv * d);
     forward_note(f, "v", f->v, f->n, kv * d);
     for (size_t r = 0; r < f->n; r++)
-        kv_line_write(f->inputs[r].sequence->line, i, (size_t)f->positions[r], f->k + r * kv * d,
-                      f->v + r * kv * d);
+        f->places[r] = kv_line_place(f->inputs[r].sequence->line, i, (size_t)f->positions[r]);
+    struct attend_shape pages = kv_shape(m->kv, i);
+    ops_store(m->ops, &pages, f->places, f->n, f->k, f->v);
     return true;
 }
 
@@ -157,11 +158,7 @@ static bool attend_long(struct forward *f, const struct attend_shape *shape,
 static bool attend(struct forward *f)
 {
     const struct model *m = f->model;
-    const struct hparams_layer *layer = &m->hp.layer[f->cursor.layer];
-    struct attend_shape shape = {.heads = m->hp.heads,
-                                 .kv_heads = layer->kv_heads,
-                                 .head_dim = layer->head_dim,
-                                 .type = kv_type(m->kv)};
+    struct attend_shape shape = kv_shape(m->kv, f->cursor.layer);
     double unit = 2 * (double)(shape.heads * shape.head_dim), cost = 0;
     size_t begin = f->cursor.at, end = begin;
 

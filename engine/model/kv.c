@@ -1,5 +1,4 @@
 #include "engine/base/heap.h"
-#include "engine/kernels/kernels.h"
 #include "engine/model/kv_private.h"
 #include <assert.h>
 #include <inttypes.h>
@@ -54,7 +53,6 @@ struct kv *kv_new(const struct hparams *hp, enum dtype type, size_t budget_bytes
 
     kv->hp = hp;
     kv->type = type;
-    kv->set = kernels_find();
     kv->budget_bytes = budget_bytes;
     for (size_t i = 0; i < hp->layers; i++) {
         struct page_pool *pool = &kv->pool[kind_of(kv, i)];
@@ -328,17 +326,22 @@ void kv_line_extend(struct kv_line *line, size_t begin, size_t end)
     }
 }
 
-void kv_line_write(struct kv_line *line, size_t layer, size_t position, const float *key,
-                   const float *value)
+struct attend_place kv_line_place(const struct kv_line *line, size_t layer, size_t position)
 {
-    struct kv *kv = line->kv;
-    const struct hparams_layer *layer_of = &kv->hp->layer[layer];
-    struct kv_page *page = line->pages[kind_of(kv, layer)][position / KV_PAGE_TOKENS];
-    struct attend_shape shape = {
-        .kv_heads = layer_of->kv_heads, .head_dim = layer_of->head_dim, .type = kv->type};
+    const struct kv *kv = line->kv;
+    uint8_t *data = line->pages[kind_of(kv, layer)][position / KV_PAGE_TOKENS]->data;
 
-    kv->set->attend_store(&shape, page->data + kv->keys_at[layer],
-                          page->data + kv->values_at[layer], position % KV_PAGE_TOKENS, key, value);
+    return (struct attend_place){.keys = data + kv->keys_at[layer],
+                                 .values = data + kv->values_at[layer],
+                                 .at = position % KV_PAGE_TOKENS};
+}
+
+struct attend_shape kv_shape(const struct kv *kv, size_t layer)
+{
+    return (struct attend_shape){.heads = kv->hp->heads,
+                                 .kv_heads = kv->hp->layer[layer].kv_heads,
+                                 .head_dim = kv->hp->layer[layer].head_dim,
+                                 .type = kv->type};
 }
 
 const void *const *kv_line_keys(const struct kv_line *line, size_t layer)

@@ -5,6 +5,7 @@
  * layer has its keys, then its values, as engine/kernels/attend.h wants them. */
 #pragma once
 #include "engine/base/status.h"
+#include "engine/kernels/attend.h" /* attend_place */
 #include "engine/quant/quant.h"
 #include <stddef.h>
 
@@ -59,9 +60,11 @@ void kv_line_free(struct kv_line *line);
  * A page that is begun and shared is copied. */
 void kv_line_extend(struct kv_line *line, size_t begin, size_t end);
 
-/* Put key and value, both [kv_heads][head_dim], at a position there is room for. */
-void kv_line_write(struct kv_line *line, size_t layer, size_t position, const float *key,
-                   const float *value);
+/* Where keys and values of a position go that there is room for. */
+struct attend_place kv_line_place(const struct kv_line *line, size_t layer, size_t position);
+
+/* How attention looks at a layer's pages. */
+struct attend_shape kv_shape(const struct kv *kv, size_t layer);
 
 /* Pages of a layer by number, for attend_query; NULL where there is none. Valid until the next
  * extend or trim. */

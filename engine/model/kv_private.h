@@ -19,7 +19,6 @@ struct page_pool {
 struct kv {
     const struct hparams *hp;
     enum dtype type;
-    const struct kernel_set *set;
     size_t budget_bytes;
     size_t extra_bytes; /* allowed beyond the budget by kv_widen */
     struct page_pool pool[KV_KINDS];

@@ -286,9 +286,12 @@ static void pretend_position(struct sequence *s, size_t position, size_t length,
     const struct hparams *hp = &s->model->hp;
 
     for (size_t i = 0; i < hp->layers; i++)
-        if (!hp->layer[i].sliding || position + hp->window >= length)
-            kv_line_write(s->line, i, position, noise + position % NOISE_PIECES,
-                          noise + (position + i) % NOISE_PIECES);
+        if (!hp->layer[i].sliding || position + hp->window >= length) {
+            struct attend_shape shape = kv_shape(s->model->kv, i);
+            struct attend_place place = kv_line_place(s->line, i, position);
+            ops_store(s->model->ops, &shape, &place, 1, noise + position % NOISE_PIECES,
+                      noise + (position + i) % NOISE_PIECES);
+        }
 }
 
 void sequence_pretend(struct sequence *s, size_t length)

@@ -332,3 +332,42 @@ void ops_attend_some(const struct ops *ops, const struct attend_shape *shape,
     part.end = end < query->end ? end : query->end;
     attend(&job, &part, 1);
 }
+
+/* ---- keys and values into pages */
+
+/* Some 5 us: what a thread is worth waking for. */
+#define STORE_GRAIN 4
+
+struct store_job {
+    const struct kernel_set *set;
+    const struct attend_shape *shape;
+    const struct attend_place *places;
+    const float *keys, *values;
+};
+
+/* kv heads of all rows, one row after the other. */
+static void store_heads(void *context, size_t begin, size_t end, size_t thread)
+{
+    const struct store_job *job = context;
+    struct attend_shape one = *job->shape;
+    size_t d = one.head_dim, kv_heads = one.kv_heads, bytes = attend_head_bytes(one.type, d);
+
+    (void)thread;
+    one.kv_heads = 1;
+    for (size_t i = begin; i < end; i++) {
+        const struct attend_place *place = &job->places[i / kv_heads];
+        size_t head = i % kv_heads * bytes;
+        job->set->attend_store(&one, (uint8_t *)place->keys + head, (uint8_t *)place->values + head,
+                               place->at, job->keys + i * d, job->values + i * d);
+    }
+}
+
+void ops_store(const struct ops *ops, const struct attend_shape *shape,
+               const struct attend_place *places, size_t rows, const float *keys,
+               const float *values)
+{
+    struct store_job job = {
+        .set = ops->set, .shape = shape, .places = places, .keys = keys, .values = values};
+
+    pool_run(ops->pool, rows * shape->kv_heads, STORE_GRAIN, store_heads, &job);
+}

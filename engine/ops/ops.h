@@ -6,7 +6,7 @@
  * serves one caller at a time. */
 #pragma once
 #include "engine/base/status.h"
-#include "engine/kernels/attend.h" /* attend_shape, attend_query */
+#include "engine/kernels/attend.h" /* attend_shape, attend_place, attend_query */
 #include "engine/quant/quant.h"
 #include <stddef.h>
 #include <stdint.h>
@@ -124,6 +124,13 @@ void ops_rope_angles(float *cos, float *sin, const int32_t *positions, size_t ro
  *   x [rows][heads][2 * half]; cos, sin [rows][half] */
 void ops_rope(const struct ops *ops, float *x, const float *cos, const float *sin, size_t rows,
               size_t heads, size_t half);
+
+/* Put keys and values, both [rows][kv_heads][head_dim], where they belong: row r at places[r], no
+ * two at the same one. Each number of a key goes to a line of memory of its own: threads wait for
+ * these side by side. */
+void ops_store(const struct ops *ops, const struct attend_shape *shape,
+               const struct attend_place *places, size_t rows, const float *keys,
+               const float *values);
 
 /* Softmax attention with scale 1, for queries [n] of one layer (of any sequences). A query sees
  * its keys page by page and group by group, in ascending order. Cost: about n * heads * head_dim *

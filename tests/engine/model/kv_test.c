@@ -1,6 +1,6 @@
 /* Keys and values: budget, pages of the window, what is let go, what snapshots keep. */
 #include "engine/base/heap.h"
-#include "engine/kernels/attend.h"
+#include "engine/kernels/kernels.h"
 #include "engine/model/hparams.h"
 #include "engine/model/kv.h"
 #include "engine/quant/quant.h"
@@ -10,6 +10,15 @@
 #include <string.h>
 
 #include <cmocka.h>
+
+static void write(struct kv *kv, struct kv_line *line, size_t layer, size_t position,
+                  const float *key, const float *value)
+{
+    struct attend_shape shape = kv_shape(kv, layer);
+    struct attend_place place = kv_line_place(line, layer, position);
+
+    kernels_find()->attend_store(&shape, place.keys, place.values, place.at, key, value);
+}
 
 /* The layers of the 12B: spec model.md section 6.2. */
 static struct hparams hparams_12b(void)
@@ -76,8 +85,8 @@ static void test_bytes_of_the_12b(void **state)
     (void)state;
     assert_true(kv_line_new(&line, kv, 64, &st)); /* of 20 MiB: in pages of the system */
     kv_line_extend(line, 0, 64);
-    kv_line_write(line, 0, 0, one, one);
-    kv_line_write(line, 46, 63, one, one);
+    write(kv, line, 0, 0, one, one);
+    write(kv, line, 46, 63, one, one);
     assert_int_equal(((const uint16_t *)kv_line_keys(line, 0)[0])[0], 0x3c00);
     size_t place = attend_value_place(DTYPE_F16, 256, 63, 0);
     assert_int_equal(((const uint16_t *)kv_line_values(line, 46)[0])[place], 0x3c00);
@@ -125,8 +134,8 @@ static void test_write_and_read(void **state)
         key[i] = (float)i;
         value[i] = -(float)i;
     }
-    kv_line_write(line, 0, 70, key, value);
-    kv_line_write(line, 1, 129, value, key);
+    write(kv, line, 0, 70, key, value);
+    write(kv, line, 1, 129, value, key);
     /* Position 70 is row 6 of page 1; the second head comes after the 64 rows of the first. */
     const float *keys = kv_line_keys(line, 0)[1], *values = kv_line_values(line, 0)[1];
     for (size_t i = 0; i < 16; i++) {
@@ -191,7 +200,7 @@ struct told {
     float content[TOKENS];
 };
 
-static void write_on(struct told *t, size_t n, float what)
+static void write_on(struct kv *kv, struct told *t, size_t n, float what)
 {
     float row[16];
 
@@ -201,7 +210,7 @@ static void write_on(struct told *t, size_t n, float what)
         for (size_t layer = 0; layer < 3; layer++) {
             for (size_t i = 0; i < 16; i++)
                 row[i] = t->content[p] + (float)(i + layer * 16);
-            kv_line_write(t->line, layer, p, row, row);
+            write(kv, t->line, layer, p, row, row);
         }
     }
     t->length += n;
@@ -239,7 +248,7 @@ static void test_snapshot_budget(void **state)
     /* At 200 the window begins in page 1: 3 sliding pages; a copy of the page that is begun. */
     kv = kv_new(&hp, DTYPE_F32, line_bytes + 3 * sliding + full - 1);
     assert_true(kv_line_new(&t.line, kv, TOKENS, &st));
-    write_on(&t, 200, 1);
+    write_on(kv, &t, 200, 1);
     assert_false(kv_snapshot_new(&s, t.line, 200, &st));
     assert_int_equal(st.code, STATUS_BUSY);
     assert_null(s);
@@ -249,7 +258,7 @@ static void test_snapshot_budget(void **state)
     assert_int_equal(kv_reserved_bytes(kv), line_bytes + 2 * sliding);
     assert_int_equal(kv_snapshot_bytes(s), 2 * sliding);
     while (t.length + 64 <= TOKENS) { /* and the line gets all that it has reserved */
-        write_on(&t, 64, 2);
+        write_on(kv, &t, 64, 2);
         kv_line_trim(t.line, t.length, t.length);
         assert_told(&hp, &t);
     }
@@ -284,8 +293,8 @@ static void test_older_place(void **state)
     (void)state;
     kv_widen(kv, 320);
     assert_true(kv_line_new(&t.line, kv, TOKENS, &st));
-    write_on(&t, 50, 1);
-    write_on(&t, 300, 2);
+    write_on(kv, &t, 50, 1);
+    write_on(kv, &t, 300, 2);
     kv_line_trim(t.line, t.length, 90);
     assert_true(kv_snapshot_new(&s, t.line, 90, &st));
     kv_line_trim(t.line, t.length, t.length);
@@ -296,7 +305,7 @@ static void test_older_place(void **state)
     memcpy(fork.content, t.content, sizeof t.content);
     fork.length = 90;
     assert_told(&hp, &fork);
-    write_on(&fork, 10, 3);
+    write_on(kv, &fork, 10, 3);
     assert_told(&hp, &fork);
     assert_told(&hp, &t);
     kv_line_free(fork.line);
@@ -363,7 +372,7 @@ static void act(struct crowd *c, size_t i, size_t k)
     } else if (what <= 2) {
         keep(c, t, k);
     } else if (n < c->room[i] - t->length) {
-        write_on(t, n, (float)(rand() % 1000));
+        write_on(c->kv, t, n, (float)(rand() % 1000));
         t->length -= what == 3 ? n : 0; /* rejected drafts: written and dropped */
         kv_line_trim(t->line, t->length, t->length);
     }
