@@ -11,6 +11,8 @@ static void refuse(struct ledger *ledger, uint32_t peer, enum status_code code, 
 
 static void forget(struct ledger *ledger, uint32_t peer)
 {
+    if (ledger->supervisor == peer)
+        ledger->supervisor = NO_PEER;
     action_add(ledger, ACTION_FORGET, NULL)->worker = peer;
 }
 
@@ -71,8 +73,6 @@ void workers_gone(struct ledger *ledger, const struct ledger_event *event)
 
     if (worker)
         worker_end(ledger, worker, END_DIED);
-    if (event->worker == ledger->supervisor)
-        ledger->supervisor = NO_PEER;
     forget(ledger, event->worker);
 }
 
@@ -84,12 +84,25 @@ static struct worker *find_seat(struct ledger *ledger, const char *seat)
     return NULL;
 }
 
+/* The one before has ended, or is told to say hello when it speaks: its number is free, else those
+ * who come and go as supervisors would use up all there are. */
+static void take_supervisor(struct ledger *ledger, uint32_t peer)
+{
+    uint32_t old = ledger->supervisor;
+
+    if (old == peer)
+        return;
+    if (old < LEDGER_PEERS_MAX && !ledger->by_peer[old])
+        forget(ledger, old);
+    ledger->supervisor = peer;
+}
+
 /* The supervisor has seen a process end. */
 static void gone(struct ledger *ledger, const struct ledger_event *event)
 {
     struct worker *worker = find_seat(ledger, event->head->seat);
 
-    ledger->supervisor = event->worker;
+    take_supervisor(ledger, event->worker);
     if (worker && worker->start == event->head->start) {
         uint32_t peer = worker->peer;
         worker_end(ledger, worker, END_DIED);
@@ -191,7 +204,7 @@ static void hello(struct ledger *ledger, const struct ledger_event *event)
     uint32_t peer = event->worker;
 
     if (strcmp(head->stage, LEDGER_SUPERVISOR) == 0) {
-        ledger->supervisor = peer;
+        take_supervisor(ledger, peer);
         welcome(ledger, peer);
         return;
     }
@@ -322,10 +335,11 @@ void workers_send_failed(struct ledger *ledger, const struct ledger_event *event
         event->worker < LEDGER_PEERS_MAX ? ledger->by_peer[event->worker] : NULL;
 
     assert(event->head);
-    if (event->worker == ledger->supervisor)
-        ledger->supervisor = NO_PEER;
-    if (!worker)
+    if (!worker) {
+        if (event->worker == ledger->supervisor)
+            forget(ledger, event->worker);
         return;
+    }
     worker->unreachable = true; /* until it is heard again */
     if (event->head->kind == MSG_JOB || event->head->kind == MSG_MORE_INPUT) {
         job_undelivered(ledger, worker, event->head);

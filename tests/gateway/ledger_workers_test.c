@@ -463,6 +463,30 @@ static void test_a_suspect_that_fails_in_words_is_none(void **state)
     world_close(&world);
 }
 
+/* Else whoever comes and goes as one uses up the numbers of the bus. */
+static void test_a_supervisor_s_number_is_free_when_another_comes(void **state)
+{
+    struct world world;
+    struct head hello = {.kind = MSG_HELLO, .stage = LEDGER_SUPERVISOR};
+    struct head gone = {.kind = MSG_GONE, .seat = "h/nobody/1", .start = 1};
+
+    (void)state;
+    world_line(&world, NULL);
+    world_message(&world, SUPERVISOR, &hello, NO_PIECES);
+    assert_null(world_action(&world, ACTION_FORGET, 0));
+    world_message(&world, SUPERVISOR, &gone, NO_PIECES);
+    assert_null(world_action(&world, ACTION_FORGET, 0));
+    world_message(&world, 100, &hello, NO_PIECES);
+    assert_int_equal(world_action(&world, ACTION_FORGET, 0)->worker, SUPERVISOR);
+    world_message(&world, 101, &gone, NO_PIECES);
+    assert_int_equal(world_action(&world, ACTION_FORGET, 0)->worker, 100);
+    world_message(&world, INFER, &hello, NO_PIECES); /* a worker that says so keeps its number */
+    assert_int_equal(world_action(&world, ACTION_FORGET, 0)->worker, 101);
+    world_message(&world, 102, &hello, NO_PIECES);
+    assert_null(world_action(&world, ACTION_FORGET, 0));
+    world_close(&world);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -482,6 +506,7 @@ int main(void)
         cmocka_unit_test(test_a_lost_connection_is_nobody_s_fault),
         cmocka_unit_test(test_a_suspect_that_must_be_alone_gets_a_worker_emptied),
         cmocka_unit_test(test_a_suspect_that_fails_in_words_is_none),
+        cmocka_unit_test(test_a_supervisor_s_number_is_free_when_another_comes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
