@@ -1,5 +1,6 @@
 /* millrace-gateway: HTTP on one side, the stages on the other. */
 #include "engine/base/heap.h"
+#include "engine/base/limits.h"
 #include "engine/base/log.h"
 #include "engine/base/schedule.h"
 #include "gateway/loop.h"
@@ -113,6 +114,7 @@ int main(int argc, char **argv)
 
     log_open("gateway", LOG_INFO);
     schedule_at_once();
+    limits_allow_files(); /* ZeroMQ ends the process when a peer connects and none is left */
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--help") == 0)
             return fputs(usage, stdout) < 0;

@@ -1,5 +1,6 @@
 #include "engine/weights/weights.h"
 #include "engine/base/heap.h"
+#include "engine/base/limits.h"
 #include "engine/weights/container.h"
 #include <assert.h>
 #include <errno.h>
@@ -7,7 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -18,23 +18,12 @@ static const struct weights_format *const formats[] = {
 
 /* ---- opening ---- */
 
-/* A checkpoint may come as a thousand files, all of which stay open, and a process is usually
- * allowed 1024 descriptors until it asks for more. */
-static void allow_many_files(void)
-{
-    struct rlimit files;
-
-    if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur < files.rlim_max) {
-        files.rlim_cur = files.rlim_max;
-        (void)setrlimit(RLIMIT_NOFILE, &files);
-    }
-}
-
 bool weights_map(struct weights *w, const char *path, struct status *st)
 {
     struct stat info;
-    if (w->n_pieces == 1) /* the first of several */
-        allow_many_files();
+    if (w->n_pieces ==
+        1) /* the first of several, all of which stay open: there may be a thousand */
+        limits_allow_files();
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0 && errno == ENOENT)
         return status_fail(st, STATUS_NOT_FOUND, "'%s' is not there", path);

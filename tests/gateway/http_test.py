@@ -3,6 +3,7 @@ import base64
 import http.client
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -460,6 +461,34 @@ def test_uploads_do_not_hold_up_a_stream():
         if late[len(late) * 9 // 10] <= max(100, 10 * calm[len(calm) * 9 // 10]):
             return
     pytest.fail("late in each of three rounds")
+
+
+def test_more_peers_on_the_bus_than_files_at_first():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 300
+    if hard != resource.RLIM_INFINITY and hard < 2 * wanted or soft < wanted + 100:
+        pytest.skip(f"SKIP: only {soft} to {hard} open files are allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted // 2, hard))
+    try:
+        line = Line()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    wait_until_ready(line)
+    peers, end = [], time.monotonic() + 20
+    while len(peers) < wanted and line.process.poll() is None:
+        assert time.monotonic() < end
+        peer = socket.socket(socket.AF_UNIX)
+        peer.setblocking(False)
+        try:
+            peer.connect(line.bus.removeprefix("ipc://"))
+            peers.append(peer)
+        except BlockingIOError:  # the queue of those who wait to be let in is full
+            peer.close()
+            time.sleep(0.002)
+    assert post(line, HELLO)[0].status == 200
+    for peer in peers:
+        peer.close()
+    line.close()
 
 
 def test_ready_names_what_is_missing():
