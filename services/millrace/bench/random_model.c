@@ -45,6 +45,7 @@ struct writer {
     struct tensor tensor[TENSORS_MAX];
     size_t n_tensors;
     uint64_t n_keys, random, done_bytes, all_bytes;
+    int sys; /* errno of the write that failed */
 };
 
 /* ------------------------------------------------------------------ metadata */
@@ -284,6 +285,14 @@ static void show(const struct writer *w)
                       (double)w->done_bytes * 1e-9, (double)w->all_bytes * 1e-9);
 }
 
+static bool write_bytes(struct writer *w, const void *data, size_t size)
+{
+    if (fwrite(data, 1, size, w->file) == size)
+        return true;
+    w->sys = errno;
+    return false;
+}
+
 static bool write_vector(struct writer *w, const struct tensor *t)
 {
     float value[FF];
@@ -295,8 +304,7 @@ static bool write_vector(struct writer *w, const struct tensor *t)
     if (strcmp(t->name, "rope_freqs.weight") == 0)
         for (size_t i = TURNING; i < t->in; i++)
             value[i] = 1e30f;
-    return fwrite(value, sizeof *value, t->in, w->file) == t->in &&
-           fwrite(zeros, 1, tail, w->file) == tail;
+    return write_bytes(w, value, t->in * sizeof *value) && write_bytes(w, zeros, tail);
 }
 
 static bool write_matrix(struct writer *w, const struct tensor *t, uint8_t *piece)
@@ -307,7 +315,7 @@ static bool write_matrix(struct writer *w, const struct tensor *t, uint8_t *piec
     for (size_t at = 0; at < blocks; at += PIECE_BLOCKS) {
         size_t n = blocks - at < PIECE_BLOCKS ? blocks - at : PIECE_BLOCKS;
         fill_blocks(w, piece, row, n, t->in);
-        if (fwrite(piece, row->block_bytes, n, w->file) != n)
+        if (!write_bytes(w, piece, n * row->block_bytes))
             return false;
     }
     return true; /* every matrix here is a multiple of the alignment */
@@ -316,7 +324,7 @@ static bool write_matrix(struct writer *w, const struct tensor *t, uint8_t *piec
 static bool write_all(struct writer *w)
 {
     uint8_t *piece = heap_array(uint8_t, (size_t)PIECE_BLOCKS * 256 + sizeof(uint64_t));
-    bool ok = fwrite(w->head.data, 1, w->head.size, w->file) == w->head.size;
+    bool ok = write_bytes(w, w->head.data, w->head.size);
 
     for (size_t i = 0; ok && i < w->n_tensors; i++) {
         const struct tensor *t = &w->tensor[i];
@@ -369,9 +377,12 @@ bool random_model_write(const char *path, size_t layers, enum dtype layer, enum 
     build_head(w, layers, layer, embedding);
     w->file = fopen(path, "wb");
     ok = w->file && write_all(w);
-    ok = (w->file && fclose(w->file) == 0) && ok;
+    if (!w->file || (fclose(w->file) != 0 && ok)) {
+        w->sys = errno;
+        ok = false;
+    }
     if (!ok)
-        (void)status_fail_sys(st, errno, "write '%s'", path);
+        (void)status_fail_sys(st, w->sys, "write '%s'", path);
     buffer_clear(&w->head);
     heap_free(w);
     return ok;
