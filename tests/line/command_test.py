@@ -26,7 +26,7 @@ def test_ask_takes_the_addresses_that_people_copy(line, end):
 def test_ask_fails_when_its_answer_cannot_be_written(line):
     with open('/dev/full', 'wb') as full:
         done = ask(f'http://127.0.0.1:{line.port}', stdout=full)
-    assert done.returncode == 1 and b'could not be written' in done.stderr
+    assert done.returncode == 1 and b'the answer cannot be written: No space left on device' in done.stderr
 
 
 def test_up_goes_on_when_nobody_reads_along(model):

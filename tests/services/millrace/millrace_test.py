@@ -1,6 +1,7 @@
 """The command people type: what it refuses, and that conform can fail."""
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,7 @@ def tiny(tmp_path_factory):
 def test_every_command_explains_itself(command):
     status, text = run(command, '--help')
     assert status == 0 and text.startswith(f'usage: millrace {command}')
+    assert run('help', command) == (0, text)
     assert run(command, '--no-such-option')[0] == 2
 
 
@@ -81,10 +83,32 @@ def test_bench_says_where_it_cannot_write(tmp_path):
     assert got.returncode == 1 and 'missing' in got.stderr
 
 
+def test_bench_says_why_it_cannot_write():
+    status, text = run('bench', '--scale', '0.125', '--keep', '/dev/full')
+    assert status == 1 and text == "bench: write '/dev/full': No space left on device\n"
+
+
 def test_no_command():
     assert run()[0] == 2
-    status, text = run('fly')
-    assert status == 2 and "'fly' is no command" in text
+    for words in (['fly'], ['help', 'fly']):
+        status, text = run(*words)
+        assert status == 2 and "'fly' is no command" in text
+
+
+def test_help_and_version():
+    status, text, said = run_apart('help')
+    assert status == 0 and not said and text.startswith('millrace: ') and (status, text, said) == run_apart('--help')
+    with open(os.path.join(ROOT, 'CMakeLists.txt'), encoding='utf-8') as f:
+        version = re.search(r'project\(millrace VERSION ([0-9.]+) ', f.read())[1]
+    assert run_apart('--version') == (0, f'millrace {version}\n', '')
+
+
+@pytest.mark.parametrize('arguments', [['inspect', '--hash', DEMO], ['inspect', '--keys', '--tensors', DEMO], ['--version'],
+                                       ['conform', os.path.join(GOLDEN, 'kernels.gguf')]])
+def test_an_answer_that_cannot_be_written_fails(arguments):
+    with open('/dev/full', 'wb') as full:
+        got = subprocess.run([MILLRACE, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert got.returncode == 1 and got.stderr == 'millrace: the answer cannot be written: No space left on device\n'
 
 
 def test_up_refuses_in_words(tiny, tmp_path):
