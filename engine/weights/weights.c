@@ -24,7 +24,7 @@ bool weights_map(struct weights *w, const char *path, struct status *st)
     if (w->n_pieces ==
         1) /* the first of several, all of which stay open: there may be a thousand */
         limits_allow_files();
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused, not waited for */
     if (fd < 0 && errno == ENOENT)
         return status_fail(st, STATUS_NOT_FOUND, "'%s' is not there", path);
     if (fd < 0)

@@ -5,6 +5,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,8 +44,8 @@ struct supervise {
     bool welcome;
     int64_t hello_us;
     uint64_t start;
-    int signals; /* descriptor */
-    sigset_t before;
+    int signals;     /* descriptor */
+    sigset_t before; /* what children start with */
     bool stopping, given_up;
 };
 
@@ -57,29 +58,66 @@ static uint64_t random_start(void)
     return start;
 }
 
-bool supervise_new(struct supervise **out, const char *bus, struct status *st)
+/* ------------------------------------------------------------------ signals */
+
+static const int taken[] = {SIGINT, SIGTERM, SIGCHLD, SIGHUP};
+static pthread_t owner; /* reads them */
+
+/* A library's threads that are older than main (OpenBLAS has some until the first fork) do not
+ * block what main blocks. */
+static void pass_on(int number)
+{
+    (void)pthread_kill(owner, number);
+}
+
+static void take_signals(struct supervise *s, sigset_t *set)
+{
+    struct sigaction action = {.sa_handler = pass_on, .sa_flags = SA_RESTART};
+    struct sigaction is;
+
+    owner = pthread_self();
+    (void)sigemptyset(set);
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        if (taken[i] != SIGHUP || (sigaction(SIGHUP, NULL, &is) == 0 && is.sa_handler != SIG_IGN))
+            (void)sigaddset(set, taken[i]);
+    (void)sigprocmask(SIG_BLOCK, set, &s->before);
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        if (sigismember(set, taken[i]) == 1)
+            (void)sigaction(taken[i], &action, NULL);
+}
+
+/* In a child before it becomes another program, while they are blocked. */
+static void give_signals_back(const struct supervise *s)
+{
+    struct sigaction is;
+
+    for (size_t i = 0; i < sizeof taken / sizeof *taken; i++)
+        if (sigaction(taken[i], NULL, &is) == 0 && is.sa_handler == pass_on)
+            (void)signal(taken[i], SIG_DFL);
+    (void)signal(SIGPIPE, SIG_DFL);
+    (void)sigprocmask(SIG_SETMASK, &s->before, NULL);
+}
+
+bool supervise_new(struct supervise **out, struct status *st)
 {
     struct supervise *s = heap_new(1, sizeof *s);
     sigset_t set;
 
-    (void)sigemptyset(&set);
-    (void)sigaddset(&set, SIGINT);
-    (void)sigaddset(&set, SIGTERM);
-    (void)sigaddset(&set, SIGCHLD);
-    (void)sigprocmask(SIG_BLOCK, &set, &s->before);
+    take_signals(s, &set);
     s->start = random_start();
     s->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     if (s->signals < 0) {
         (void)status_fail_sys(st, errno, "signalfd");
-        goto fail;
+        supervise_free(s);
+        return false;
     }
-    if (!link_open(&s->link, bus, st))
-        goto fail;
     *out = s;
     return true;
-fail:
-    supervise_free(s);
-    return false;
+}
+
+bool supervise_connect(struct supervise *s, const char *bus, struct status *st)
+{
+    return link_open(&s->link, bus, st);
 }
 
 void supervise_add(struct supervise *s, const char *name, const char *seat, const char *const *argv)
@@ -100,8 +138,7 @@ void supervise_add(struct supervise *s, const char *name, const char *seat, cons
 
 static _Noreturn void become(const struct supervise *s, const struct child *child, char **argv)
 {
-    (void)sigprocmask(SIG_SETMASK, &s->before, NULL);
-    (void)signal(SIGPIPE, SIG_DFL);
+    give_signals_back(s);
     /* A supervisor that is killed takes its line with it: nobody else would restart or stop it. */
     (void)prctl(PR_SET_PDEATHSIG, SIGTERM);
     (void)execv(argv[0], argv);
@@ -288,6 +325,7 @@ enum supervise_turn supervise_run(struct supervise *s, int timeout_ms, bool read
 {
     bool readable = false;
 
+    read_signals(s); /* of the time before the first turn: then nothing is started */
     start_due(s);
     say_hello(s);
     (void)link_wait(s->link, &s->signals, 1, &readable, timeout_ms);
@@ -341,6 +379,5 @@ void supervise_free(struct supervise *s)
     link_close(s->link);
     if (s->signals >= 0)
         (void)close(s->signals);
-    (void)sigprocmask(SIG_SETMASK, &s->before, NULL);
     heap_free(s);
 }

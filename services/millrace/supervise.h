@@ -9,10 +9,13 @@
 
 struct supervise;
 
-/* bus: address of the gateway, for `gone` messages. The signals SIGINT, SIGTERM and SIGCHLD are
- * taken over (blocked, and read from a descriptor) until supervise_free, which ends all children:
- * SIGTERM, and after two seconds SIGKILL. */
-MUST_CHECK bool supervise_new(struct supervise **out, const char *bus, struct status *st);
+/* From here on SIGINT, SIGTERM, SIGCHLD and, where it is not ignored, SIGHUP (a terminal that
+ * closes) are blocked in this process for good, and read from a descriptor: call it before anything
+ * is made that has to be cleared away. supervise_connect goes to the bus at this address, for
+ * `gone` messages, before the first turn. supervise_free ends all children: SIGTERM, and after two
+ * seconds SIGKILL. */
+MUST_CHECK bool supervise_new(struct supervise **out, struct status *st);
+MUST_CHECK bool supervise_connect(struct supervise *s, const char *bus, struct status *st);
 void supervise_free(struct supervise *s);
 
 /* A process to keep running: argv [n] ends with NULL and is copied; its texts too. `seat` is its

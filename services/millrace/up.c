@@ -22,7 +22,8 @@
 
 #define TURN_MS 100
 #define SLOTS_DEFAULT 4
-#define WAIT_US 10000000 /* between two words about what is waited for */
+#define RUNTIME_BASE_MAX 80 /* with /millrace-XXXXXX/bus it fits into a socket's address */
+#define WAIT_US 10000000    /* between two words about what is waited for */
 
 static const char usage[] =
     "usage: millrace up [PIPELINE.yaml] [OPTIONS]\n"
@@ -52,8 +53,8 @@ static const char usage[] =
 struct up {
     struct config config;
     struct fit fit;
-    char programs[CONFIG_PATH_MAX]; /* folder of this program */
-    char runtime[64];               /* fresh folder of the bus, removed at the end; "": none */
+    char programs[CONFIG_PATH_MAX];      /* folder of this program */
+    char runtime[RUNTIME_BASE_MAX + 24]; /* fresh folder of the bus, removed at the end; "": none */
     char bus[CONFIG_PATH_MAX];
     bool verbose;
     uint64_t kv_bytes;
@@ -304,12 +305,13 @@ static bool make_bus(struct up *up, struct status *st)
         memcpy(up->bus, up->config.bus, sizeof up->bus);
         return true;
     }
-    (void)snprintf(up->runtime, sizeof up->runtime, "%.40s/millrace-XXXXXX",
-                   base && *base && access(base, W_OK) == 0 ? base : "/tmp");
+    if (!base || !*base || strlen(base) > RUNTIME_BASE_MAX || access(base, W_OK) != 0)
+        base = "/tmp";
+    (void)snprintf(up->runtime, sizeof up->runtime, "%s/millrace-XXXXXX", base);
     if (!mkdtemp(up->runtime)) {
         int sys = errno;
         up->runtime[0] = 0;
-        return status_fail_sys(st, sys, "a folder for the bus in %.40s", base ? base : "/tmp");
+        return status_fail_sys(st, sys, "a folder for the bus in %s", base);
     }
     (void)snprintf(up->bus, sizeof up->bus, "ipc://%s/bus", up->runtime);
     return true;
@@ -532,8 +534,8 @@ static int run(struct up *up)
     int exit_status = 1;
 
     (void)signal(SIGPIPE, SIG_IGN); /* whoever read along and left does not end the line */
-    if (!make_plan(up, &st) || !find_programs(up, &st) || !make_bus(up, &st) ||
-        !supervise_new(&s, up->bus, &st)) {
+    if (!supervise_new(&s, &st) || !make_plan(up, &st) || !find_programs(up, &st) ||
+        !make_bus(up, &st) || !supervise_connect(s, up->bus, &st)) {
         (void)fprintf(stderr, "up: %s\n", st.text);
     } else {
         print_plan(up);
@@ -548,6 +550,8 @@ static int run(struct up *up)
         (void)unlink(path);
         (void)rmdir(up->runtime);
     }
+    (void)fflush(stdout);
+    clearerr(stdout); /* nor do they count in the end */
     return exit_status;
 }
 

@@ -164,6 +164,13 @@ def test_inspect_shows_parts(tiny):
     assert run('inspect', __file__)[0] == 1
 
 
+def test_a_pipe_is_no_model(tmp_path):
+    """Nobody writes into it: whoever opened it to read would wait for ever."""
+    os.mkfifo(tmp_path / 'model.gguf')
+    status, text = run('inspect', str(tmp_path / 'model.gguf'))
+    assert status == 1 and 'no regular file' in text
+
+
 def test_inspect_says_what_a_drafter_is_for():
     status, text = run('inspect', DRAFTER)
     assert status == 0
