@@ -47,7 +47,8 @@ def start_up(run_folder):
     def start(model):
         started.append(subprocess.Popen([MILLRACE, 'up', '--model', model, '--listen', f'127.0.0.1:{free_port()}'],
                                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        env={**os.environ, 'XDG_RUNTIME_DIR': run_folder}))
+                                        env={**os.environ, 'XDG_RUNTIME_DIR': run_folder},
+                                        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL)))
         return started[-1]
 
     yield start
