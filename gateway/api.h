@@ -15,12 +15,12 @@
 #define API_CONTEXT_TOKENS 32768 /* asked for, when a request does not say how many */
 #define API_OUTPUT_BYTES (1U << 20)
 
-/* What the handlers see of the world. */
 /* What ingest makes of media where a request does not say. */
 struct api_media_usual {
     size_t image_budget, video_frames;
 };
 
+/* What the handlers see of the world. */
 struct api_context {
     const struct ledger_config *config;
     const struct ledger *ledger;
@@ -44,6 +44,7 @@ bool api_refuse(struct api_error *error, enum status_code code, const char *para
                 const char *format, ...) PRINTF_LIKE(4, 5);
 /* The same for a name that no model has. */
 bool api_refuse_model(struct api_error *error, struct span name);
+
 /* The media of a request, in the order of their blobs. */
 struct api_media {
     size_t n;
@@ -52,6 +53,7 @@ struct api_media {
         char path[BODY_PATH_MAX];
     } items[BODY_MEDIA_MAX];
 };
+
 /* From an ACTION_END: text is the stage's or the ledger's. A text that begins with a path, or with
  * a medium ("image 2: why", "image: why" of an only one), names the parameter. */
 void api_error_from_end(struct api_error *error, enum status_code code, const char *text,

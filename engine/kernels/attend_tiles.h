@@ -45,8 +45,9 @@ struct row {
 
 /* Pages lie anywhere, and the processor does not see what comes next. With many rows the arithmetic
  * takes longer than memory: while keys are multiplied, the page's values are fetched, and while
- * those are added, the next page's keys, a little at each step, so that both are busy all the time.
- * Few rows wait for memory: what is used FETCH_BYTES later is fetched. */
+ * those are added, the next page's keys, a little at each step, so that both are busy all the time;
+ * into the first cache: of what is fetched for the second one some is not taken. Few rows wait for
+ * memory: what is used FETCH_BYTES later is fetched. */
 struct ahead {
     const uint8_t *at;
     size_t left, step; /* bytes */

@@ -21,8 +21,8 @@ static const struct weights_format *const formats[] = {
 bool weights_map(struct weights *w, const char *path, struct status *st)
 {
     struct stat info;
-    if (w->n_pieces ==
-        1) /* the first of several, all of which stay open: there may be a thousand */
+    /* With the first of several files: all of them stay open, and there may be a thousand. */
+    if (w->n_pieces == 1)
         limits_allow_files();
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe is refused, not waited for */
     if (fd < 0 && errno == ENOENT)
